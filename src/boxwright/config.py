@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: The boxwright authors
+"""Components: frozen dataclasses that are their own config, their YAML form, and checked overrides.
+
+A component prints, compares, serialises and runs. Python code builds it like any dataclass; `from_dict` builds it from
+plain values (YAML) with pydantic, so that a mistake names its path.
+"""
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from types import UnionType
+from typing import Any, TypeVar, Union, dataclass_transform, get_args, get_origin, get_type_hints
+
+import yaml
+
+from boxwright.errors import ConfigError
+
+T = TypeVar("T")
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+def component(cls: type[T]) -> type[T]:
+    """Class decorator: a frozen, slotted, keyword-only dataclass that refuses unknown keys when read from a dict."""
+    # Set before the dataclass is made: slots rebuild the class.
+    cls.__pydantic_config__ = {"extra": "forbid", "arbitrary_types_allowed": True}  # type: ignore[attr-defined]
+    return dataclasses.dataclass(frozen=True, slots=True, kw_only=True)(cls)
+
+
+def to_dict(value: Any) -> Any:
+    """Plain values (dict, list, str, numbers, None) of a component tree, in field order.
+
+    Raises:
+        ConfigError: a part is neither a component nor a plain value, for example a callable passed in Python.
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: to_dict(getattr(value, field.name)) for field in dataclasses.fields(value) if field.init}
+    if isinstance(value, Mapping):
+        return {key: to_dict(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [to_dict(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise ConfigError(f"{value!r} cannot be written as YAML: only built-in components and plain values can")
+
+
+def from_dict(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
+    """A component of class `cls` from plain values; missing keys take their defaults.
+
+    Raises:
+        ConfigError: an unknown key, a missing key or a wrong type; one line per mistake, each starting with its path.
+    """
+    from pydantic import ValidationError
+
+    try:
+        return _adapter(cls).validate_python(values)  # type: ignore[no-any-return, arg-type]
+    except ValidationError as error:
+        lines = [_explain(cls, mistake, where) for mistake in error.errors()]
+        raise ConfigError("\n".join(dict.fromkeys(lines))) from None
+
+
+def to_yaml(value: Any) -> str:
+    """The YAML text of a component tree; `from_yaml` reads it back to an equal tree."""
+    return yaml.safe_dump(to_dict(value), sort_keys=False, allow_unicode=True, width=120)
+
+
+def from_yaml(cls: type[T], text: str, where: str = "") -> T:
+    """A component from YAML text.
+
+    Raises:
+        ConfigError: the text is not a YAML mapping, or a value does not fit.
+    """
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where or 'config'}: not valid YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{where or 'config'}: expected a mapping of keys to values, got {type(values).__name__}")
+    return from_dict(cls, values, where)
+
+
+def override(value: T, settings: Mapping[str, Any] | list[str] | tuple[str, ...]) -> T:
+    """A copy of a component tree with `a.b.c=value` settings applied and checked.
+
+    Values given as text are read as YAML, so `train.epochs=3`, `data.names=[a, b]` and `train.lr0=null` work.
+    Setting a `kind` to another member of its union keeps only the fields that the new member also has.
+
+    Raises:
+        ConfigError: a setting without `=`, an unknown path (with the closest known name) or a wrong value.
+    """
+    tree = to_dict(value)
+    items = settings.items() if isinstance(settings, Mapping) else [_split_setting(text) for text in settings]
+    for path, new in items:
+        _set_path(value, tree, path, new)
+    return from_dict(type(value), tree)
+
+
+def replace(value: T, **changes: Any) -> T:
+    """`dataclasses.replace` with a type that checkers understand for components."""
+    return dataclasses.replace(value, **changes)  # type: ignore[type-var]
+
+
+def _split_setting(text: str) -> tuple[str, Any]:
+    path, equals, raw = text.partition("=")
+    if not equals or not path.strip():
+        raise ConfigError(f"{text}: expected a setting of the form a.b.c=value")
+    try:
+        parsed = yaml.safe_load(raw)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: {raw!r} is not a valid YAML value: {error}") from None
+    # YAML 1.1 reads 1e-3 as text; people mean the number.
+    if isinstance(parsed, str):
+        parsed = _number(parsed)
+    return path.strip(), parsed
+
+
+def _number(text: str) -> str | float:
+    try:
+        return float(text) if text.lower().lstrip("+-")[:1].isdigit() else text
+    except ValueError:
+        return text
+
+
+def _set_path(component_value: Any, tree: dict[str, Any], path: str, new: Any) -> None:
+    *parents, last = path.split(".")
+    node: Any = tree
+    done: list[str] = []
+    for name in parents:
+        _require(node, name, done)
+        node = node[int(name)] if isinstance(node, list) else node[name]
+        done.append(name)
+    _require(node, last, done)
+    if last == "kind" and isinstance(node, dict) and node["kind"] != new:
+        # Another member of the union: its own defaults, and the fields both members share.
+        known = _fields_of_kind(component_value, parents, new)
+        for name in [name for name in node if name not in known]:
+            del node[name]
+    node[int(last) if isinstance(node, list) else last] = new
+
+
+def _require(node: Any, name: str, done: list[str]) -> None:
+    where = ".".join([*done, name])
+    if isinstance(node, list):
+        if not name.isdigit() or int(name) >= len(node):
+            raise ConfigError(f"{where}: expected an index from 0 to {len(node) - 1}, got {name!r}")
+        return
+    if not isinstance(node, dict):
+        raise ConfigError(f"{where}: {'.'.join(done)} is a plain value and has no keys")
+    if name not in node:
+        raise ConfigError(f"{where}: unknown key{_suggest(name, list(node))}")
+
+
+def _suggest(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean '{close[0]}'?" if close else f"; known keys: {', '.join(known)}"
+
+
+def _fields_of_kind(value: Any, parents: list[str], kind: Any) -> set[str]:
+    hint: Any = type(value)
+    for name in parents:
+        hint = _step_into(hint, name)
+    for member in _members(hint):
+        fields = {field.name: field for field in dataclasses.fields(member)}
+        if "kind" in fields and fields["kind"].default == kind:
+            return set(fields)
+    known = [f.default for m in _members(hint) for f in dataclasses.fields(m) if f.name == "kind"]
+    path = ".".join([*parents, "kind"])
+    raise ConfigError(f"{path}: expected one of {', '.join(map(str, known))}, got {kind!r}")
+
+
+def _step_into(hint: Any, name: str) -> Any:
+    for member in _members(hint):
+        hints = get_type_hints(member, include_extras=True)
+        if name in hints:
+            return hints[name]
+    arguments = get_args(hint)
+    return arguments[-1] if arguments else hint
+
+
+def _members(hint: Any) -> list[type]:
+    """The dataclasses of a (possibly annotated) union."""
+    origin = get_origin(hint)
+    if origin in (Union, UnionType):
+        return [member for part in get_args(hint) for member in _members(part)]
+    if hasattr(hint, "__metadata__"):
+        return _members(get_args(hint)[0])
+    return [hint] if isinstance(hint, type) and dataclasses.is_dataclass(hint) else []
+
+
+@cache
+def _adapter(cls: Any) -> Any:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(cls)
+
+
+def _explain(cls: type, mistake: Any, where: str) -> str:
+    # Locations of tagged unions hold the tag too (`model`, `csp`, `depth`): drop what is not a key of the tree.
+    location = [str(part) for part in mistake["loc"] if not str(part).startswith(("function-", "tagged-union"))]
+    path = ".".join([where, *location] if where else location) or cls.__name__
+    kind, got = mistake["type"], mistake.get("input")
+    if kind in ("unexpected_keyword_argument", "extra_forbidden"):
+        return f"{path}: unknown key{_suggest(location[-1], _known_keys(cls, location[:-1]))}"
+    if kind in ("missing", "missing_keyword_only_argument"):
+        return f"{path}: missing; this key has no default"
+    expected = str(mistake["msg"]).removeprefix("Input should be ").removeprefix("Value error, ")
+    return f"{path}: expected {expected}, got {got!r}"
+
+
+def _known_keys(cls: type, location: list[str]) -> list[str]:
+    hint: Any = cls
+    for name in location:
+        hint = _step_into(hint, name)
+    return [field.name for member in _members(hint) for field in dataclasses.fields(member)] or ["none"]

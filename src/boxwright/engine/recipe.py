@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: The boxwright authors
+"""A Recipe is one run as a plain tree of configs: what `boxwright recipe` prints and every run folder keeps."""
+
+from typing import Literal
+
+from boxwright.config import component
+from boxwright.data.augment.pipeline import AugmentConfig
+from boxwright.data.dataset import DataConfig
+from boxwright.evaluation.evaluator import EvaluationConfig
+from boxwright.losses.criterion import Criterion
+from boxwright.models.detector import DetectorConfig
+
+OptimizerName = Literal["auto", "sgd", "adam", "adamw", "adamax", "nadam", "radam", "rmsprop"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+
+@component
+class TrainConfig:
+    """How the weights are found. `None` means: the optimizer rule chooses; a value set here is never overridden.
+
+    Source: spec/recipe sections 1, 2 and 8.
+    """
+
+    epochs: int = 100
+    batch: int = 16  # images per step over all ranks
+    nominal_batch: int = 64  # gradients are summed until this many images were seen
+    optimizer: OptimizerName = "auto"
+    lr0: float | None = None
+    lrf: float = 0.01  # final learning rate as a fraction of lr0
+    schedule: Literal["linear", "cosine"] = "linear"
+    momentum: float | None = None  # SGD momentum or Adam beta1
+    weight_decay: float = 5e-4
+    warmup_epochs: float = 3.0
+    warmup_momentum: float = 0.8
+    warmup_bias_lr: float | None = None
+    clip_norm: float = 10.0
+    ema_decay: float = 0.9999
+    ema_warmup: float = 2000.0  # updates
+    patience: int = 100  # epochs without a better fitness; 0 never stops early
+    seed: int = 0
+    deterministic: bool = True
+    precision: Precision = "auto"
+    channels_last: bool = True
+    multi_scale: bool = False
+    freeze: int | tuple[int, ...] = 0  # first N layers, or exactly these
+    frozen_bn_eval: bool = False  # keep the batch statistics of frozen layers fixed
+    workers: int | None = None  # loader processes per rank; None chooses by the machine
+    device: str = "auto"
+    val_every: int = 1  # epochs
+    save_every: int = 0  # extra numbered checkpoints every N epochs; 0 none
+
+
+@component
+class Recipe:
+    """One run: model, loss, data, training and evaluation."""
+
+    name: str  # preset it came from, for example "yolov8n"
+    model: DetectorConfig
+    criterion: Criterion
+    data: DataConfig
+    augment: AugmentConfig
+    train: TrainConfig = TrainConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
