@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: The boxwright authors
+"""The parts that backbones, necks and heads are made of, and Conv+BN folding.
+
+Source: spec/architectures sections 1, 2 and 6.10.
+"""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.utils import fusion
+
+BN_EPS = 1e-3
+BN_MOMENTUM = 0.03
+
+BlockName = Literal["c2f"]
+
+
+class Conv(nn.Module):
+    """Convolution without bias, batch norm, SiLU; the spatial size is divided by the stride (rounded up)."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
+        self.bn: nn.Module = nn.BatchNorm2d(outputs, eps=BN_EPS, momentum=BN_MOMENTUM)
+        self.act = nn.SiLU()
+
+    def forward(self, x: Float[Tensor, "B i H W"]) -> Float[Tensor, "B o h w"]:
+        return self.act(self.bn(self.conv(x)))  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def fold_(self) -> None:
+        """Writes the batch norm into the convolution, in place; nothing happens the second time."""
+        if isinstance(self.bn, nn.BatchNorm2d):
+            self.conv = fusion.fuse_conv_bn_eval(self.conv.eval(), self.bn.eval())
+            self.bn = nn.Identity()
+            self.act = nn.SiLU(inplace=True)  # a folded network is for inference: nobody needs the input again
+
+
+class Bottleneck(nn.Module):
+    """Two convolutions; the input is added when `shortcut` is set and the widths agree."""
+
+    def __init__(
+        self, inputs: int, outputs: int, *, shortcut: bool, kernels: tuple[int, int] = (3, 3), expand: float = 0.5
+    ) -> None:
+        super().__init__()
+        hidden = int(outputs * expand)
+        self.conv1 = Conv(inputs, hidden, kernels[0])
+        self.conv2 = Conv(hidden, outputs, kernels[1])
+        self.add = shortcut and inputs == outputs
+
+    def forward(self, x: Float[Tensor, "B i H W"]) -> Float[Tensor, "B o H W"]:
+        y: Tensor = self.conv2(self.conv1(x))
+        return x + y if self.add else y
+
+
+class C2f(nn.Module):
+    """A split convolution whose second half runs through `depth` bottlenecks; every intermediate map reaches the exit."""
+
+    def __init__(self, inputs: int, outputs: int, depth: int, *, shortcut: bool) -> None:
+        super().__init__()
+        self.hidden = int(outputs * 0.5)
+        self.entry = Conv(inputs, 2 * self.hidden)
+        self.exit = Conv((2 + depth) * self.hidden, outputs)
+        self.units = nn.ModuleList(
+            Bottleneck(self.hidden, self.hidden, shortcut=shortcut, expand=1.0) for _ in range(depth)
+        )
+
+    def forward(self, x: Float[Tensor, "B i H W"]) -> Float[Tensor, "B o H W"]:
+        parts = list(self.entry(x).chunk(2, 1))
+        for unit in self.units:
+            parts.append(unit(parts[-1]))
+        return self.exit(torch.cat(parts, 1))  # type: ignore[no-any-return]
+
+
+class SPPF(nn.Module):
+    """Three chained 5x5 max-pools of a narrow map, all four maps joined."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int = 5) -> None:
+        super().__init__()
+        hidden = inputs // 2
+        self.entry = Conv(inputs, hidden)
+        self.exit = Conv(4 * hidden, outputs)
+        self.pool = nn.MaxPool2d(kernel, stride=1, padding=kernel // 2)
+
+    def forward(self, x: Float[Tensor, "B i H W"]) -> Float[Tensor, "B o H W"]:
+        maps = [self.entry(x)]
+        for _ in range(3):
+            maps.append(self.pool(maps[-1]))
+        return self.exit(torch.cat(maps, 1))  # type: ignore[no-any-return]
+
+
+class Concat(nn.Module):
+    """Joins maps along the channels; a module so that layer tables can count it."""
+
+    def forward(self, *maps: Float[Tensor, "B _ H W"]) -> Float[Tensor, "B o H W"]:
+        return torch.cat(maps, 1)
+
+
+def make_block(name: BlockName, inputs: int, outputs: int, depth: int, *, shortcut: bool) -> nn.Module:
+    """A stage block by name."""
+    return {"c2f": C2f}[name](inputs, outputs, depth, shortcut=shortcut)
+
+
+def fold_(module: nn.Module) -> None:
+    """Folds every `Conv` inside `module`, in place."""
+    for part in module.modules():
+        if isinstance(part, Conv):
+            part.fold_()

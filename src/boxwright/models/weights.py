@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: The boxwright authors
+"""Weights on disk: one safetensors file with text metadata, written atomically, loaded with a full report."""
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from boxwright.errors import CheckpointError
+
+FORMAT = "boxwright/1"
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadReport:
+    """What a load did with every tensor of the file and of the model; names are state-dict keys."""
+
+    matched: tuple[str, ...]
+    missing: tuple[str, ...] = ()  # in the model, not in the file
+    unexpected: tuple[str, ...] = ()  # in the file, not in the model
+    mismatched: tuple[tuple[str, Shape, Shape], ...] = ()  # name, shape in the file, shape in the model
+    remapped: tuple[str, ...] = ()  # rows of shared classes were copied by class name, the other rows kept
+
+    @property
+    def complete(self) -> bool:
+        """Every tensor of the model came from the file and none was left over."""
+        return not (self.missing or self.unexpected or self.mismatched or self.remapped)
+
+    def summary(self, most: int = 5) -> str:
+        """A count for logs, then a line for each kind of misfit that names at most `most` tensors."""
+        total = len(self.matched) + len(self.missing) + len(self.mismatched) + len(self.remapped)
+        lines = [f"{len(self.matched)} of {total} tensors loaded"]
+        shapes = [f"{name} (file {_sides(file)}, model {_sides(model)})" for name, file, model in self.mismatched]
+        for title, names in (
+            ("class rows copied by name", self.remapped),
+            ("not in the file", self.missing),
+            ("not in the model", self.unexpected),
+            ("of another shape", shapes),
+        ):
+            if names:
+                more = f" and {len(names) - most} more" if len(names) > most else ""
+                lines.append(f"{len(names)} {title}: {', '.join(names[:most])}{more}")
+        return "\n".join(lines)
+
+
+@contextlib.contextmanager
+def replace_atomically(path: Path) -> Iterator[Path]:
+    """Gives a temporary path beside `path`; when the block ends well it is flushed to disk and takes the place of `path`.
+
+    Killed at any moment, `path` is the old file or the new one, whole. The temporary name is always the same, so what a kill leaves
+    behind is overwritten by the next write.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # the rename itself
+    finally:
+        os.close(folder)
+
+
+def save_weights(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Writes tensors and text metadata so that `path` holds, at any moment, the old file or the new one.
+
+    `metadata` gets `format` added; `recipe`, `names`, `class_ids`, `epoch` and `metrics` are the keys that `boxwright` reads.
+
+    Raises:
+        CheckpointError: the disk refuses; the previous file is untouched.
+    """
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    try:
+        with replace_atomically(path) as temporary:
+            save_file(tensors, temporary, {"format": FORMAT, **metadata})
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: cannot be written ({error}); what was there before is untouched") from error
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The text metadata of a boxwright checkpoint.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or not a boxwright checkpoint.
+    """
+    with _opened(path) as file:
+        metadata: dict[str, str] = file.metadata() or {}
+    found = metadata.get("format", "none")
+    if found != FORMAT:
+        newer = found.startswith("boxwright/")
+        advice = "update boxwright" if newer else "only `load_weights(..., strict=False)` can take tensors from it"
+        raise CheckpointError(f"{path}: expected a checkpoint of format {FORMAT}, got {found}; {advice}")
+    return metadata
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file, on the CPU.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or not safetensors.
+    """
+    with _opened(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+
+
+def load_weights(model: nn.Module, path: Path, *, strict: bool = True, names: Sequence[str] | None = None) -> LoadReport:
+    """Copies the tensors of a file into a model and says what happened to each.
+
+    Strict: all or nothing. Otherwise tensors that agree in name and shape are taken, and where `names` (the model's class names) and the
+    file's metadata both name classes, the class rows of the head move to the class of the same name.
+
+    Raises:
+        CheckpointError: the file cannot be read; strict and something does not fit; not strict and nothing fits. The model is unchanged then.
+    """
+    state, own = read_state(path), model.state_dict()
+    rows = {} if strict or names is None else _class_rows(model, path, names, state, own)
+    fitting = [name for name in own if name in state and name not in rows and state[name].shape == own[name].shape]
+    report = LoadReport(
+        matched=tuple(fitting),
+        missing=tuple(name for name in own if name not in state),
+        unexpected=tuple(name for name in state if name not in own),
+        mismatched=tuple(
+            (name, tuple(state[name].shape), tuple(own[name].shape))
+            for name in own
+            if name in state and name not in rows and state[name].shape != own[name].shape
+        ),
+        remapped=tuple(rows),
+    )
+    if strict and not report.complete:
+        raise CheckpointError(f"{path}: does not fit the model; {report.summary()}\nnothing was loaded")
+    if not report.matched:
+        raise CheckpointError(f"{path}: no tensor fits the model; {report.summary()}\nnothing was loaded")
+    with torch.no_grad():
+        for name in fitting:
+            own[name].copy_(state[name])
+        for name, (to, source) in rows.items():
+            own[name][to] = state[name][source].to(own[name])
+    return report
+
+
+def _class_rows(
+    model: nn.Module, path: Path, names: Sequence[str], state: Mapping[str, Tensor], own: Mapping[str, Tensor]
+) -> dict[str, tuple[list[int], list[int]]]:
+    """For each tensor whose rows are classes: rows of the model, and the rows of the file with the same class names."""
+    theirs = _file_names(path)
+    if theirs is None or list(theirs) == list(names):
+        return {}
+    source_of = {_plain(name): row for row, name in enumerate(theirs)}
+    pairs = [(row, source_of[_plain(name)]) for row, name in enumerate(names) if _plain(name) in source_of]
+    to, source = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+    return {
+        key: (to, source)
+        for key in getattr(model, "class_rows", ())
+        if key in state
+        and state[key].shape[1:] == own[key].shape[1:]
+        and (state[key].shape[0], own[key].shape[0]) == (len(theirs), len(names))
+    }
+
+
+def _file_names(path: Path) -> list[str] | None:
+    with _opened(path) as file:
+        text = (file.metadata() or {}).get("names")
+    try:
+        names = None if text is None else json.loads(text)
+    except json.JSONDecodeError:
+        names = None
+    return [str(name) for name in names] if isinstance(names, list) else None
+
+
+def _plain(name: str) -> str:
+    return name.strip().casefold()
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[safe_open]:
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file; expected a .safetensors checkpoint")
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except SafetensorError as error:
+        with path.open("rb") as raw:
+            start = raw.read(2)
+        if start in (b"PK", b"\x80\x02"):  # zip of torch.save, or a bare pickle
+            reason = "this is a pickle (.pt, .pth), which can run code when opened; boxwright reads safetensors only"
+        else:
+            reason = f"not a whole safetensors file ({error}); it may be damaged or cut short, use another checkpoint"
+        raise CheckpointError(f"{path}: {reason}") from error
+
+
+def _sides(shape: Shape) -> str:
+    return "x".join(map(str, shape)) or "scalar"

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: The boxwright authors
+"""YOLOv8 detect: numbers only.
+
+Source: spec/architectures 4 (layers, scales), spec/losses E.3 (criterion), spec/recipe 1 (training).
+"""
+
+import math
+from typing import Literal
+
+from boxwright.data.augment.pipeline import AugmentConfig
+from boxwright.data.dataset import DataConfig
+from boxwright.engine.recipe import Recipe
+from boxwright.losses.assign.task_aligned import TaskAligned
+from boxwright.losses.criterion import Criterion, Rule, Weighted
+from boxwright.losses.terms.box import BoxOverlap, DistanceBins
+from boxwright.losses.terms.scores import SoftScores
+from boxwright.models.backbones.csp import CSPConfig
+from boxwright.models.detector import DetectorConfig
+from boxwright.models.heads.anchor_free import AnchorFreeConfig
+from boxwright.models.necks.pan import PANConfig
+
+Size = Literal["n", "s", "m", "l", "x"]
+
+# depth factor, width factor, widest base width before scaling
+SCALES: dict[Size, tuple[float, float, int]] = {
+    "n": (0.33, 0.25, 1024),
+    "s": (0.33, 0.50, 1024),
+    "m": (0.67, 0.75, 768),
+    "l": (1.00, 1.00, 512),
+    "x": (1.00, 1.25, 512),
+}
+
+
+def yolov8(size: Size = "n", num_classes: int = 80) -> Recipe:
+    """The complete recipe of one size."""
+    return Recipe(
+        name=f"yolov8{size}",
+        model=yolov8_model(size, num_classes),
+        criterion=yolov8_criterion(),
+        data=DataConfig(),
+        augment=AugmentConfig(),
+    )
+
+
+def yolov8_model(size: Size = "n", num_classes: int = 80, num_bins: int = 16) -> DetectorConfig:
+    """The network of one size."""
+    depth, width, widest = SCALES[size]
+
+    def channels(*bases: int) -> tuple[int, ...]:
+        return tuple(8 * math.ceil(min(base, widest) * width / 8) for base in bases)
+
+    def repeats(base: int) -> int:
+        return max(round(base * depth), 1)
+
+    return DetectorConfig(
+        backbone=CSPConfig(widths=channels(64, 128, 256, 512, 1024), depths=tuple(map(repeats, (3, 6, 6, 3)))),
+        neck=PANConfig(widths=channels(256, 512, 1024), depth=repeats(3)),
+        head=AnchorFreeConfig(num_classes=num_classes, num_bins=num_bins),
+    )
+
+
+def yolov8_criterion() -> Criterion:
+    """One rule: task-aligned top 10, CIoU, distance bins and soft class scores."""
+    return Criterion(
+        rules={
+            "main": Rule(
+                assigner=TaskAligned(topk=10, alpha=0.5, beta=6.0),
+                terms={
+                    "box": Weighted(term=BoxOverlap(overlap="ciou"), gain=7.5),
+                    "cls": Weighted(term=SoftScores(), gain=0.5),
+                    "dfl": Weighted(term=DistanceBins(), gain=1.5),
+                },
+            )
+        }
+    )

@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: The boxwright authors
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from boxwright.errors import CheckpointError
+from boxwright.models.backbones.csp import CSPConfig
+from boxwright.models.detector import Detector, DetectorConfig
+from boxwright.models.heads.anchor_free import AnchorFreeConfig
+from boxwright.models.necks.pan import PANConfig
+from boxwright.models.weights import load_weights, read_metadata, read_state, replace_atomically, save_weights
+
+METADATA = {"recipe": "name: tiny\n", "names": '["cat", "Dog"]', "class_ids": "[3, 7]", "epoch": "4", "metrics": "{}"}
+
+
+def built(num_classes: int = 2, seed: int = 0) -> Detector:
+    torch.manual_seed(seed)
+    return DetectorConfig(
+        backbone=CSPConfig(widths=(4, 4, 4, 8, 8), depths=(1, 1, 1, 1)),
+        neck=PANConfig(widths=(64, 8, 8)),  # 64 wide classes at every count below
+        head=AnchorFreeConfig(num_classes=num_classes),
+    ).build()
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def test_round_trip_is_exact_and_keeps_metadata(tmp_path):
+    model = built().to(memory_format=torch.channels_last)
+    path = tmp_path / "weights" / "last.safetensors"
+    save_weights(path, model.state_dict(), METADATA)
+
+    assert same(read_state(path), model.state_dict())
+    assert read_metadata(path) == {"format": "boxwright/1", **METADATA}
+    other = built(seed=1)
+    assert not same(other.state_dict(), model.state_dict())
+    report = load_weights(other, path)
+    assert report.complete
+    assert len(report.matched) == len(model.state_dict())
+    assert same(other.state_dict(), model.state_dict())
+    assert [item.name for item in path.parent.iterdir()] == ["last.safetensors"]
+
+
+def test_half_precision_files_load_into_float32(tmp_path):
+    model, other = built(), built(seed=1)
+    save_weights(tmp_path / "w.safetensors", model.half().state_dict(), METADATA)
+    load_weights(other, tmp_path / "w.safetensors")
+
+    assert other.backbone.layers[0].conv.weight.dtype == torch.float32
+    torch.testing.assert_close(other.backbone.layers[0].conv.weight, model.backbone.layers[0].conv.weight.float())
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(CheckpointError, match=r"nowhere.safetensors: no such file"):
+        read_state(tmp_path / "nowhere.safetensors")
+    with pytest.raises(CheckpointError, match="no such file"):
+        read_metadata(tmp_path)
+
+
+@pytest.mark.parametrize("keep", [0, 5, 200, -1])
+def test_a_file_cut_short(tmp_path, keep):
+    path = tmp_path / "w.safetensors"
+    save_weights(path, built().state_dict(), METADATA)
+    path.write_bytes(path.read_bytes()[:keep])
+
+    for read in (read_state, read_metadata):
+        with pytest.raises(CheckpointError, match=r"w.safetensors: not a whole safetensors file .* damaged or cut short"):
+            read(path)
+
+
+def test_a_pickle_is_named_and_not_opened(tmp_path):
+    path = tmp_path / "model.pt"
+    torch.save({"a": torch.zeros(1)}, path)
+
+    with pytest.raises(CheckpointError, match=r"model.pt: this is a pickle .* boxwright reads safetensors only"):
+        read_state(path)
+
+
+def test_metadata_of_other_projects_and_newer_formats(tmp_path):
+    path = tmp_path / "w.safetensors"
+    save_file({"a": torch.zeros(1)}, path)
+    with pytest.raises(CheckpointError, match="expected a checkpoint of format boxwright/1, got none"):
+        read_metadata(path)
+    save_file({"a": torch.zeros(1)}, path, {"format": "boxwright/2"})
+    with pytest.raises(CheckpointError, match="got boxwright/2; update boxwright"):
+        read_metadata(path)
+
+
+def test_strict_load_is_all_or_nothing(tmp_path):
+    path = tmp_path / "w.safetensors"
+    state = dict(built(num_classes=2).state_dict())
+    del state["backbone.layers.0.conv.weight"]
+    state["extra"] = torch.zeros(1)
+    save_weights(path, state, METADATA)
+    model = built(num_classes=3, seed=1)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+
+    with pytest.raises(CheckpointError) as caught:
+        load_weights(model, path)
+
+    text = str(caught.value)
+    total = len(before)
+    assert f"{total - 7} of {total} tensors loaded" in text
+    assert "1 not in the file: backbone.layers.0.conv.weight" in text
+    assert "1 not in the model: extra" in text
+    assert "head.class_branches.0.2.weight (file 2x64x1x1, model 3x64x1x1)" in text
+    assert "and 1 more" in text
+    assert text.endswith("nothing was loaded")
+    assert same(model.state_dict(), before)
+
+
+def test_transfer_takes_what_fits_and_reports_the_rest(tmp_path):
+    path = tmp_path / "w.safetensors"
+    source, model = built(num_classes=2), built(num_classes=3, seed=1)
+    save_weights(path, source.state_dict(), METADATA)
+    fresh = model.head.class_branches[0][2].weight.clone()
+
+    report = load_weights(model, path, strict=False)
+
+    assert {name for name, _, _ in report.mismatched} == set(model.class_rows)
+    assert not report.missing
+    assert not report.unexpected
+    assert not report.complete
+    assert torch.equal(model.backbone.layers[0].conv.weight, source.backbone.layers[0].conv.weight)
+    assert torch.equal(model.head.class_branches[0][2].weight, fresh)
+
+
+def test_transfer_moves_class_rows_by_name(tmp_path):
+    path = tmp_path / "w.safetensors"
+    source, model = built(num_classes=2), built(num_classes=3, seed=1)
+    save_weights(path, source.state_dict(), METADATA)  # cat, Dog
+    fresh = model.head.class_branches[1][2].weight.clone()
+
+    report = load_weights(model, path, strict=False, names=["dog ", "bird", "cat"])
+
+    rows, old = model.head.class_branches[1][2].weight, source.head.class_branches[1][2].weight
+    assert torch.equal(rows[0], old[1])
+    assert torch.equal(rows[1], fresh[1])
+    assert torch.equal(rows[2], old[0])
+    assert set(report.remapped) == set(model.class_rows)
+    assert not report.mismatched
+    assert "6 class rows copied by name" in report.summary(most=0)
+
+
+def test_equal_counts_of_other_classes_do_not_inherit_rows(tmp_path):
+    path = tmp_path / "w.safetensors"
+    source, model = built(num_classes=2), built(num_classes=2, seed=1)
+    save_weights(path, source.state_dict(), METADATA)
+    fresh = model.head.class_branches[0][2].weight.clone()
+
+    load_weights(model, path, strict=False, names=["car", "cat"])
+
+    assert torch.equal(model.head.class_branches[0][2].weight[0], fresh[0])
+    assert torch.equal(model.head.class_branches[0][2].weight[1], source.head.class_branches[0][2].weight[0])
+
+
+@pytest.mark.parametrize("names", ["not json", json.dumps({"0": "cat"})])
+def test_unreadable_names_leave_the_class_rows_alone(tmp_path, names):
+    path = tmp_path / "w.safetensors"
+    save_weights(path, built(num_classes=2).state_dict(), {"names": names})
+    report = load_weights(built(num_classes=3), path, strict=False, names=["a", "b", "c"])
+
+    assert not report.remapped
+    assert len(report.mismatched) == 6
+
+
+def test_nothing_in_common(tmp_path):
+    path = tmp_path / "w.safetensors"
+    save_file({"a": torch.zeros(1)}, path)
+    with pytest.raises(CheckpointError, match="no tensor fits the model"):
+        load_weights(nn.Linear(1, 1), path, strict=False)
+
+
+def test_an_error_while_writing_keeps_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "w.safetensors"
+    save_weights(path, {"a": torch.ones(3)}, {})
+
+    def full(*_arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(CheckpointError, match=r"cannot be written .*No space left.* untouched"):
+        save_weights(path, {"a": torch.zeros(3)}, {})
+
+    assert read_state(path)["a"].tolist() == [1, 1, 1]
+    assert [item.name for item in tmp_path.iterdir()] == ["w.safetensors"]
+
+
+def test_data_reaches_the_disk_before_the_name_and_the_folder_after(tmp_path, monkeypatch):
+    calls = []
+    real = os.fsync
+    path = tmp_path / "w.safetensors"
+
+    def spy(descriptor: int) -> None:
+        calls.append((Path(f"/proc/self/fd/{descriptor}").readlink().name, path.exists()))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", spy)
+    save_weights(path, {"a": torch.ones(3)}, {})
+
+    assert calls == [(".w.safetensors.tmp", False), (tmp_path.name, True)]
+
+
+KILLED = """
+    import os, signal, sys
+    from pathlib import Path
+    from boxwright.models.weights import replace_atomically
+    with replace_atomically(Path(sys.argv[1])) as temporary:
+        temporary.write_text("half of the new")
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_killed_between_write_and_rename(tmp_path):
+    path = tmp_path / "state"
+    path.write_text("old")
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(KILLED), str(path)], check=False)
+
+    assert done.returncode == -signal.SIGKILL
+    assert path.read_text() == "old"
+    with replace_atomically(path) as temporary:
+        temporary.write_text("new")
+    assert path.read_text() == "new"
+    assert [item.name for item in tmp_path.iterdir()] == ["state"]  # the leftover was overwritten
