@@ -8,17 +8,32 @@ plain values (YAML) with pydantic, so that a mistake names its path.
 
 import dataclasses
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from types import UnionType
-from typing import Any, TypeVar, Union, dataclass_transform, get_args, get_origin, get_type_hints
+from types import NoneType, UnionType
+from typing import Annotated, Any, TypeVar, Union, dataclass_transform, get_args, get_origin, get_type_hints
 
 import yaml
 
 from boxwright.errors import ConfigError
 
 T = TypeVar("T")
+
+_UNKNOWN_KEY = ("unexpected_keyword_argument", "extra_forbidden")  # pydantic's names of a mistake
+_MISSING_KEY = ("missing", "missing_argument", "missing_keyword_only_argument")
+_WORDS = {  # by the start of pydantic's name of a mistake
+    "union_tag_not_found": "a mapping with the key 'kind'",
+    "model_attributes_type": "a mapping of keys to values",
+    "dataclass": "a mapping of keys to values",
+    "dict": "a mapping of keys to values",
+    "int_": "an integer",
+    "float_": "a number",
+    "string_type": "text",
+    "bool_": "true or false",
+    "tuple_type": "a list",
+    "none_required": "null",
+}
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
@@ -59,8 +74,7 @@ def from_dict(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
     try:
         return _adapter(cls).validate_python(values)  # type: ignore[no-any-return, arg-type]
     except ValidationError as error:
-        lines = [_explain(cls, mistake, where) for mistake in error.errors()]
-        raise ConfigError("\n".join(dict.fromkeys(lines))) from None
+        raise ConfigError("\n".join(_explain_all(cls, error.errors(), where))) from None
 
 
 def to_yaml(value: Any) -> str:
@@ -104,6 +118,17 @@ def replace(value: T, **changes: Any) -> T:
     return dataclasses.replace(value, **changes)  # type: ignore[type-var]
 
 
+def suggest(name: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown name: the closest known one, or all of them.
+
+    >>> suggest("epocs", ["epochs", "batch"])
+    "; did you mean 'epochs'?"
+    """
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean '{close[0]}'?" if close else f"; known keys: {', '.join(known)}"
+
+
 def _split_setting(text: str) -> tuple[str, Any]:
     path, equals, raw = text.partition("=")
     if not equals or not path.strip():
@@ -111,7 +136,7 @@ def _split_setting(text: str) -> tuple[str, Any]:
     try:
         parsed = yaml.safe_load(raw)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: {raw!r} is not a valid YAML value: {error}") from None
+        raise ConfigError(f"{path}: {raw!r} is not a valid YAML value: {getattr(error, 'problem', error)}") from None
     # YAML 1.1 reads 1e-3 as text; people mean the number.
     if isinstance(parsed, str):
         parsed = _number(parsed)
@@ -151,12 +176,7 @@ def _require(node: Any, name: str, done: list[str]) -> None:
     if not isinstance(node, dict):
         raise ConfigError(f"{where}: {'.'.join(done)} is a plain value and has no keys")
     if name not in node:
-        raise ConfigError(f"{where}: unknown key{_suggest(name, list(node))}")
-
-
-def _suggest(name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean '{close[0]}'?" if close else f"; known keys: {', '.join(known)}"
+        raise ConfigError(f"{where}: unknown key{suggest(name, list(node))}")
 
 
 def _fields_of_kind(value: Any, parents: list[str], kind: Any) -> set[str]:
@@ -173,22 +193,18 @@ def _fields_of_kind(value: Any, parents: list[str], kind: Any) -> set[str]:
 
 
 def _step_into(hint: Any, name: str) -> Any:
+    """The type of a key (of a component) or of an item (of a mapping or sequence)."""
     for member in _members(hint):
         hints = get_type_hints(member, include_extras=True)
         if name in hints:
             return hints[name]
-    arguments = get_args(hint)
-    return arguments[-1] if arguments else hint
+    arguments = [argument for part in _alternatives(hint) for argument in get_args(part) if argument is not Ellipsis]
+    return arguments[-1] if arguments else None
 
 
 def _members(hint: Any) -> list[type]:
     """The dataclasses of a (possibly annotated) union."""
-    origin = get_origin(hint)
-    if origin in (Union, UnionType):
-        return [member for part in get_args(hint) for member in _members(part)]
-    if hasattr(hint, "__metadata__"):
-        return _members(get_args(hint)[0])
-    return [hint] if isinstance(hint, type) and dataclasses.is_dataclass(hint) else []
+    return [member for member in _alternatives(hint) if isinstance(member, type) and dataclasses.is_dataclass(member)]
 
 
 @cache
@@ -198,21 +214,67 @@ def _adapter(cls: Any) -> Any:
     return TypeAdapter(cls)
 
 
-def _explain(cls: type, mistake: Any, where: str) -> str:
-    # Locations of tagged unions hold the tag too (`model`, `csp`, `depth`): drop what is not a key of the tree.
-    location = [str(part) for part in mistake["loc"] if not str(part).startswith(("function-", "tagged-union"))]
-    path = ".".join([where, *location] if where else location) or cls.__name__
-    kind, got = mistake["type"], mistake.get("input")
-    if kind in ("unexpected_keyword_argument", "extra_forbidden"):
-        return f"{path}: unknown key{_suggest(location[-1], _known_keys(cls, location[:-1]))}"
-    if kind in ("missing", "missing_keyword_only_argument"):
-        return f"{path}: missing; this key has no default"
-    expected = str(mistake["msg"]).removeprefix("Input should be ").removeprefix("Value error, ")
-    return f"{path}: expected {expected}, got {got!r}"
+def _explain_all(cls: type, mistakes: Sequence[Any], where: str) -> list[str]:
+    """One line per path; what the members of a union expected is joined by "or"."""
+    expected: dict[str, list[str]] = {}
+    got: dict[str, str] = {}
+    for mistake in mistakes:
+        keys, parent = _walk(cls, mistake["loc"])
+        path = ".".join([where, *keys] if where else keys) or cls.__name__
+        if mistake["type"] in _UNKNOWN_KEY:
+            known = [field.name for member in _members(parent) for field in dataclasses.fields(member)]
+            got[path] = f"unknown key{suggest(keys[-1], known)}"
+        elif mistake["type"] in _MISSING_KEY:
+            got[path] = "missing; this key has no default"
+        else:
+            expected.setdefault(path, []).append(_expectation(mistake))
+            got[path] = f", got {mistake['input']!r}"
+    return [
+        f"{path}: " + (f"expected {' or '.join(dict.fromkeys(expected[path]))}" if path in expected else "") + rest
+        for path, rest in got.items()
+    ]
 
 
-def _known_keys(cls: type, location: list[str]) -> list[str]:
-    hint: Any = cls
-    for name in location:
-        hint = _step_into(hint, name)
-    return [field.name for member in _members(hint) for field in dataclasses.fields(member)] or ["none"]
+def _expectation(mistake: Any) -> str:
+    """What pydantic wanted, in the words of a YAML file."""
+    kind = mistake["type"]
+    if kind == "union_tag_invalid":
+        return f"kind {mistake['ctx']['expected_tags'].replace(', ', ' or ')}"
+    for part, words in _WORDS.items():
+        if kind.startswith(part):
+            return words
+    return str(mistake["msg"]).removeprefix("Input should be ").removeprefix("Value error, ")
+
+
+def _walk(cls: Any, location: Sequence[str | int]) -> tuple[list[str], Any]:
+    """The keys of a pydantic location, and the type that holds the last one.
+
+    pydantic adds the name of a union's member to a location; here it is left out.
+    """
+    keys: list[str] = []
+    hint, parent = cls, cls
+    for part in location:
+        members = _alternatives(hint)
+        if len(members) > 1:
+            hint = next((member for member in members if str(part) in _tags(member)), None)
+        else:
+            keys.append(str(part))
+            parent, hint = hint, _step_into(hint, str(part))
+    return keys, parent
+
+
+def _alternatives(hint: Any) -> list[Any]:
+    """The members of a union other than None; of any other type, itself."""
+    if get_origin(hint) is Annotated:
+        return _alternatives(get_args(hint)[0])
+    if get_origin(hint) in (Union, UnionType):
+        return [member for part in get_args(hint) if part is not NoneType for member in _alternatives(part)]
+    return [hint]
+
+
+def _tags(member: Any) -> set[str]:
+    """What pydantic may call a union's member in a location: its `kind`, or its name."""
+    names = {getattr(member, "__name__", str(member)), str(member)}
+    if isinstance(member, type) and dataclasses.is_dataclass(member):
+        names |= {str(field.default) for field in dataclasses.fields(member) if field.name == "kind"}
+    return names

@@ -9,7 +9,7 @@ Boxes are xyxy pixels of the network input unless a name says otherwise.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -39,20 +39,30 @@ class Grid:
 class Candidates:
     """Which grid cells lie inside which object, laid out on the host before the step (architecture idea 9).
 
-    A cell is inside when its centre is; per level the inside cells of one axis-aligned box form one rectangle.
+    A cell is inside when its centre is. Inside cells of one object in one grid row form a run of neighbours; runs are ordered
+    by object, level and row, so expanding them gives every (object, cell) pair in the order image, slot, anchor.
+    The plain numbers never leave the host: they give the step all its shapes, so it needs no sync.
     """
 
-    first_column: Int64[Tensor, "B M L"]
-    columns: Int64[Tensor, "B M L"]  # number of columns, 0 where the box holds no cell of the level
-    first_row: Int64[Tensor, "B M L"]
-    rows: Int64[Tensor, "B M L"]
-    count: int  # number of (object, cell) pairs in the batch, known on the host
-    shapes: tuple[tuple[int, int], ...]  # grid this was counted for
+    objects: Int64[Tensor, " N"]  # image * M + slot of every object that holds a cell, ascending
+    object_cells: Int64[Tensor, " N"]  # cells inside each
+    run_first: Int64[Tensor, " S"]  # image * A + anchor of the first cell of each run
+    run_length: Int64[Tensor, " S"]  # cells in each run
+    cells: tuple[tuple[int, ...], ...]  # host copy of object_cells, by image
+    runs: tuple[int, ...]  # runs of each image
+    slots: int  # M of the targets this was laid out for
+    labels_below: int  # 1 + the largest label
+    shapes: tuple[tuple[int, int], ...]  # grid this was laid out for
     level_strides: tuple[int, ...]
+
+    @property
+    def count(self) -> int:
+        """Number of (object, cell) pairs in the batch."""
+        return sum(map(sum, self.cells))
 
     def to(self, device: torch.device | str) -> "Candidates":
         """The same layout on another device."""
-        names = ("first_column", "columns", "first_row", "rows")
+        names = ("objects", "object_cells", "run_first", "run_length")
         return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in names})
 
 
@@ -89,6 +99,7 @@ class Targets:
         )
 
 
+@runtime_checkable  # the tests' run-time checks ask for it
 class Decoder(Protocol):
     """Reads raw box outputs as boxes; its forms live in `ops/decode.py`."""
 
@@ -117,6 +128,14 @@ class Assignment:
 
 
 @dataclass(frozen=True, slots=True)
+class MatchedRows:
+    """Raw box outputs of the matched candidates, gathered once for all terms of a rule."""
+
+    pairs: Assignment
+    box_raw: Float[Tensor, "P raw"]  # at least float32, with gradient
+
+
+@dataclass(frozen=True, slots=True)
 class Predictions:
     """Raw outputs of one head (or decoder layer) for a batch, and how to read them."""
 
@@ -126,6 +145,7 @@ class Predictions:
     grid: Grid
     role: str = "main"  # "main", "one2many", "one2one", ...
     layer: int = 0
+    matched: MatchedRows | None = None  # set by the criterion for the assignment its terms share
 
     def __post_init__(self) -> None:
         _expect("Predictions.logits", self.logits, 3, "(B, A, C)")
@@ -151,15 +171,27 @@ class Predictions:
     @property
     def boxes(self) -> Float[Tensor, "B A 4"]:
         """Every candidate's box, px xyxy, decoded without gradient in at least float32."""
+        return self.boxes_of(slice(None))
+
+    def boxes_of(self, images: slice) -> Float[Tensor, "b A 4"]:
+        """Every candidate's box of some images, px xyxy, decoded without gradient in at least float32."""
         with torch.no_grad():
-            raw = at_least_float32(self.box_raw)
+            raw = at_least_float32(self.box_raw[images])
             shape = raw.shape[:2]
             points = self.grid.points.to(raw.dtype).expand(*shape, 2)
             return self.decoder(raw, points, self.grid.strides.to(raw.dtype).expand(shape))
 
-    def boxes_at(self, pairs: Assignment) -> Float[Tensor, "P 4"]:
-        """Boxes of the matched candidates, px xyxy, with gradient."""
+    def raw_at(self, pairs: Assignment) -> Float[Tensor, "P raw"]:
+        """Raw box outputs of the matched candidates, at least float32, with gradient; zeros where a pair is not valid."""
+        if self.matched is not None and self.matched.pairs is pairs:
+            return self.matched.box_raw
         raw = at_least_float32(self.box_raw[pairs.image, pairs.anchor])
+        # An unused slot may point at any cell: its values, even infinite ones, must not reach a gradient (0 * inf is NaN).
+        return torch.where(pairs.valid[:, None], raw, torch.zeros_like(raw))
+
+    def boxes_at(self, pairs: Assignment) -> Float[Tensor, "P 4"]:
+        """Boxes of the matched candidates, px xyxy, with gradient; a harmless constant where a pair is not valid."""
+        raw = self.raw_at(pairs)
         points, strides = self.grid.points[pairs.anchor], self.grid.strides[pairs.anchor]
         return self.decoder(raw, points.to(raw.dtype), strides.to(raw.dtype))
 
@@ -187,16 +219,19 @@ class LossBreakdown:
 
     items: tuple[LossItem, ...]
     assignments: Mapping[str, Assignment]  # by `Predictions.label`
-    scale: float  # images in the batch over all ranks, or 1
+    scale: float | Float[Tensor, ""]  # images in the batch over all ranks (or 1) times the number of ranks
 
     @property
     def components(self) -> dict[str, Float[Tensor, ""]]:
-        """Gain-weighted value of every item, without the batch scale."""
+        """Gain-weighted value of every item, without the scale; of this rank's images, so ranks add up to the batch's."""
         return {item.name: item.contributions.sum() * item.gain for item in self.items}
 
     @property
     def total(self) -> Float[Tensor, ""]:
-        """scale * sum of gain-weighted items: the number to call `backward` on."""
+        """scale * sum of gain-weighted items: the number to call `backward` on; its mean over ranks is the batch's loss.
+
+        The number of ranks in the scale undoes the mean that DDP takes of the gradients.
+        """
         return self.scale * torch.stack(list(self.components.values())).sum()
 
     def scalars(self) -> dict[str, float]:

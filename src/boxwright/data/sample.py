@@ -50,6 +50,11 @@ class Problem:
     action: str  # "row dropped", "clipped", "image dropped", "none"
     severity: Severity = "warning"
 
+    def __str__(self) -> str:
+        where = self.file if self.line is None else f"{self.file}, line {self.line}"
+        done = "" if self.action == "none" else f" ({self.action})"
+        return f"{where}: {self.message}{done}"
+
 
 @dataclass(frozen=True, slots=True)
 class Report:
@@ -78,6 +83,8 @@ class DatasetHeader:
     names: tuple[str, ...]  # by compact class index
     class_ids: tuple[int, ...]  # the dataset's own id of each class
     splits: Mapping[Split, tuple[Path, ...]]  # folders, lists or files each split is read from
+    problems: tuple[Problem, ...] = ()  # findings about the header itself; never errors, those are raised
+    kpt_shape: tuple[int, int] | None = None  # keypoints per object and values per keypoint, where rows carry them
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,3 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 # SPDX-FileCopyrightText: The boxwright authors
-"""TODO room card."""
+"""The room that runs things: training, validation during it, prediction.
+
+What lives here: `recipe` (one run as a tree of configs), `trainer` (the loop), its parts (`optim`, `ema`, `step`,
+`checkpoint`, `distributed`, `precision`, `nonfinite`, `runfolder`, `curves`), `logs` (the one way progress leaves this
+room), `validator`, `predictor` and `sources`.
+May import: tasks, models, losses, evaluation, data, viz, ops, structures, config, errors. Never presets or the command line.
+To add an optimizer: one line in `optim.OPTIMIZERS` and its name in `recipe.OptimizerName`. To add a training setting: a
+field of `TrainConfig` with its default and, if it changes the numbers, nothing else; resume compares whole recipes.
+Must never happen here: printing (a `Listener` is told instead), a formula of a loss or of an overlap, a model's inside,
+a write by any rank but 0 (one exception: a rank that meets a non-finite loss saves its own batch), an overwritten run.
+"""

@@ -1,0 +1,326 @@
+# SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: The boxwright authors
+"""The front door in Python: `train`, `load`, `loss`. The command line is a thin layer over this file."""
+
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from boxwright.config import from_yaml, override, suggest
+from boxwright.data.collate import Batch
+from boxwright.data.dataset import read_split
+from boxwright.data.formats import open_dataset
+from boxwright.data.loader import val_loader
+from boxwright.data.sample import DatasetHeader, Split
+from boxwright.engine.logs import Listener, stage
+from boxwright.engine.precision import choose_device
+from boxwright.engine.predictor import Predictor
+from boxwright.engine.recipe import Recipe
+from boxwright.engine.runfolder import free_folder
+from boxwright.engine.trainer import Trainer
+from boxwright.engine.validator import Validation
+from boxwright.engine.validator import validate as run_validation
+from boxwright.errors import CheckpointError, ConfigError
+from boxwright.models.detector import Detector
+from boxwright.models.weights import load_weights, read_metadata
+from boxwright.ops.grid import grid_for_image
+from boxwright.presets import preset
+from boxwright.structures import Detections, LossBreakdown, Outputs
+
+if TYPE_CHECKING:
+    from boxwright.losses.criterion import Criterion
+
+Source = str | Path | UInt8[np.ndarray, "h w 3"]
+Settings = Mapping[str, Any] | Sequence[str]
+
+SHORT_SECTIONS = ("train", "data", "augment", "evaluation")  # where a keyword without dots is looked for, in this order
+RUNS = Path("runs")  # default place of run folders
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A finished training run."""
+
+    folder: Path
+    metrics: Mapping[str, float]  # of the best epoch: "box/ap50_95", "box/ap50", ...
+    best_epoch: int  # counted from 1
+
+    def model(self) -> "Model":
+        """The best weights, ready to predict."""
+        return load(self.folder)
+
+
+def recipe(name: str, *, data: str | Path | None = None, settings: Settings | None = None, **keywords: Any) -> Recipe:
+    """The complete recipe of a preset, with the classes of the dataset (80 without one) and checked settings.
+
+    A keyword is the last part of a setting's path (`epochs=3` is `train.epochs`); `settings` takes whole paths, as a
+    mapping or as texts of the form "a.b.c=value".
+
+    Raises:
+        ConfigError: an unknown preset, key or value.
+        DataError: the dataset cannot be read.
+    """
+    source = None if data is None else _absolute(data)
+    chosen = configure(preset(name), settings, source=source, **keywords)
+    if not chosen.data.source:
+        return chosen
+    header = open_dataset(chosen.data.source, chosen.data.names)
+    # Once more, now that the classes are known: what a preset computes from their number follows.
+    return configure(preset(name, num_classes=len(header.names)), settings, source=source, **keywords)
+
+
+def configure(base: Recipe, settings: Settings | None = None, **keywords: Any) -> Recipe:
+    """A copy of a recipe with settings applied: keywords first, then `settings`. A keyword that is None changes nothing.
+
+    Raises:
+        ConfigError: an unknown key or a wrong value.
+    """
+    chosen = {_full_path(base, name): value for name, value in keywords.items() if value is not None}
+    changed = override(base, chosen) if chosen else base
+    return override(changed, settings) if settings else changed
+
+
+def train(
+    model: str | Recipe | None = None,
+    *,
+    data: str | Path | None = None,
+    out: str | Path | None = None,
+    resume: str | Path | None = None,
+    listener: Listener | None = None,
+    settings: Settings | None = None,
+    **keywords: Any,
+) -> Run:
+    """Trains a detector and returns its run.
+
+    Args:
+        model: a preset ("yolov8n") or a complete recipe.
+        data: the dataset: a YOLO `data.yaml`, a folder in YOLO layout or a Pascal VOC folder.
+        out: the run folder; without it a new one under `runs/`.
+        resume: the folder of an interrupted run, to be finished as if it had never stopped; its own recipe is used.
+        listener: hears progress; see `boxwright.engine.logs.Listener`.
+        settings: whole paths, for example {"criterion.rules.main.assigner.topk": 13} or ["train.lr0=0.01"].
+        **keywords: settings by their last name, for example `epochs=3`, `imgsz=320`, `batch=8`.
+
+    Raises:
+        ConfigError: an unknown preset, key or value, or nothing to train.
+        DataError: the dataset cannot be used.
+        TrainingError: the loss is not finite.
+    """
+    if resume is not None:
+        folder, chosen = _resumed(Path(resume), model, data, out)
+        chosen = configure(chosen, settings, **keywords)
+    else:
+        chosen = _chosen(model, data, settings, keywords)
+        folder = free_folder(RUNS / chosen.name) if out is None else Path(out)
+    result = Trainer(chosen, folder, listener=listener, resume=resume is not None).fit()
+    return Run(folder=result.folder, metrics=result.metrics, best_epoch=result.best_epoch)
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A trained detector: call it on an image, or on a list of images."""
+
+    detector: Detector
+    recipe: Recipe
+    names: tuple[str, ...]
+    class_ids: tuple[int, ...]  # the dataset's own id of each class
+    path: Path  # the weights file
+    epoch: int
+
+    @property
+    def criterion(self) -> "Criterion":
+        """The loss it was trained with."""
+        return self.recipe.criterion
+
+    def __call__(self, source: Source | Iterable[Source], **options: Any) -> Detections | list[Detections]:
+        """Detections of one image (a path or an RGB array), or a list of them for a list, folder, glob or video.
+
+        Options are those of `predictor`.
+        """
+        found = list(self.predictor(**options)(source))
+        return found[0] if _is_one_image(source) else found
+
+    def predictor(self, *, imgsz: int | None = None, **options: Any) -> Predictor:
+        """A predictor of this model: `conf`, `iou`, `max_det`, `imgsz`, `device`, `precision`, `batch`.
+
+        Raises:
+            ConfigError: an unknown option.
+        """
+        known = ("conf", "iou", "max_det", "device", "precision", "batch")
+        for name in options:
+            if name not in known:
+                raise ConfigError(f"{name}: unknown option of prediction{suggest(name, [*known, 'imgsz'])}")
+        return Predictor(
+            self.detector, names=self.names, class_ids=self.class_ids, imgsz=imgsz or self.recipe.data.imgsz, **options
+        )
+
+    def validate(
+        self,
+        data: str | Path | None = None,
+        *,
+        split: Split = "val",
+        listener: Listener | None = None,
+        settings: Settings | None = None,
+        **keywords: Any,
+    ) -> Validation:
+        """Metrics and losses on a split of a dataset; without `data`, of the one it was trained on.
+
+        Raises:
+            ConfigError: the model was trained without a dataset on disk and none is given, or a wrong setting.
+            DataError: the dataset cannot be read, has no such split, or other classes.
+        """
+        source = None if data is None else _absolute(data)
+        chosen = configure(self.recipe, settings, source=source, **keywords)
+        if not chosen.data.source:
+            raise ConfigError("data.source: these weights name no dataset; say which one to use")
+        header = open_dataset(chosen.data.source, chosen.data.names)
+        self._expect_classes(header)
+        listener = listener or Listener()
+        with stage(listener, f"reading {split} labels", 0):
+            records = read_split(header, split, chosen.data, lambda done, total: listener.advance(done, {}))
+        loader = val_loader(
+            records,
+            chosen.data,
+            batch=chosen.evaluation.batch or 2 * chosen.train.batch,
+            workers=chosen.train.workers or 0,
+            rank=0,
+            world=1,
+            stride=max(self.detector.strides),
+        )
+        return run_validation(
+            self.detector,
+            loader,
+            names=self.names,
+            class_ids=self.class_ids,
+            config=chosen.evaluation,
+            criterion=self.criterion,
+            device=choose_device(chosen.train.device),
+            precision=chosen.train.precision,
+            listener=listener,
+        )
+
+    def _expect_classes(self, header: DatasetHeader) -> None:
+        if header.names != self.names:
+            raise ConfigError(
+                f"{header.source}: expected the {len(self.names)} classes of {self.path} ({', '.join(self.names[:5])}, ...), "
+                f"got {len(header.names)} ({', '.join(header.names[:5])}, ...)"
+            )
+
+
+def load(path: str | Path) -> Model:
+    """The detector of a weights file, or the best one of a run folder.
+
+    Raises:
+        CheckpointError: there is no such file, or it is not a boxwright checkpoint.
+    """
+    file = weights_of(Path(path).expanduser())
+    metadata = read_metadata(file)
+    missing = [key for key in ("recipe", "names", "class_ids") if key not in metadata]
+    if missing:
+        raise CheckpointError(f"{file}: its metadata lack {', '.join(missing)}; expected weights written by boxwright")
+    found = from_yaml(Recipe, metadata["recipe"], where=f"{file}: recipe")
+    detector = found.model.build()
+    load_weights(detector, file, strict=True)
+    return Model(
+        detector=detector.eval(),
+        recipe=found,
+        names=tuple(json.loads(metadata["names"])),
+        class_ids=tuple(json.loads(metadata["class_ids"])),
+        path=file,
+        epoch=int(metadata.get("epoch", 0)),
+    )
+
+
+def loss(model: Model, batch: Batch, outputs: Outputs | None = None, *, progress: float = 0.0) -> LossBreakdown:
+    """The training loss of a batch, in parts; without `outputs` the model computes them.
+
+    `loss(model, batch).total.backward()` gives its gradients.
+    """
+    device = next(model.detector.parameters()).device
+    height, width = batch.images.shape[2:]
+    targets = batch.targets
+    if targets.candidates is None:
+        targets = model.criterion.prepare(targets, grid_for_image((height, width), model.detector.strides))
+    if outputs is None:
+        outputs = model.detector(batch.images.to(device).float() / 255)
+    return model.criterion(outputs, targets.to(device), progress)
+
+
+def weights_of(path: Path) -> Path:
+    """The weights file that a path means: itself, or the best (else the last) of a run folder.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    if path.is_file():
+        return path
+    for name in ("best", "last"):
+        for folder in (path / "weights", path):
+            if (folder / f"{name}.safetensors").is_file():
+                return folder / f"{name}.safetensors"
+    what = "holds no weights/best.safetensors" if path.is_dir() else "no such file or folder"
+    raise CheckpointError(f"{path}: {what}; expected a .safetensors file or a run folder")
+
+
+def newest_weights(runs: Path = RUNS) -> Path:
+    """The best weights of the run that was written last.
+
+    Raises:
+        CheckpointError: there is no run.
+    """
+    found = [*runs.glob("*/weights/best.safetensors"), *runs.glob("*/*/weights/best.safetensors")]
+    if not found:
+        raise CheckpointError(f"{runs}: no trained weights there; train first, or say which with --weights")
+    return max(found, key=lambda file: file.stat().st_mtime)
+
+
+def _absolute(data: str | Path) -> str:
+    """A path that still holds when the run is resumed from another folder."""
+    return str(Path(data).expanduser().absolute())
+
+
+def _full_path(base: Recipe, name: str) -> str:
+    """ "train.epochs" for "epochs": the first section that has a key of this name."""
+    known: list[str] = []
+    for section in SHORT_SECTIONS:
+        keys = [field.name for field in dataclasses.fields(getattr(base, section))]
+        if name in keys:
+            return f"{section}.{name}"
+        known += keys
+    raise ConfigError(f"{name}: unknown setting{suggest(name, dict.fromkeys(known))}")
+
+
+def _chosen(
+    model: str | Recipe | None, data: str | Path | None, settings: Settings | None, keywords: dict[str, Any]
+) -> Recipe:
+    if model is None:
+        raise ConfigError("model: expected a preset such as 'yolov8n', or a recipe")
+    if isinstance(model, str):
+        if data is None:
+            raise ConfigError("data: expected a dataset: a data.yaml, a folder in YOLO layout or a Pascal VOC folder")
+        return recipe(model, data=data, settings=settings, **keywords)
+    source = None if data is None else _absolute(data)
+    return configure(model, settings, source=source, **keywords)
+
+
+def _resumed(folder: Path, model: object, data: object, out: object) -> tuple[Path, Recipe]:
+    for name, value in (("model", model), ("data", data), ("out", out)):
+        if value is not None:
+            raise ConfigError(f"{name}: a resumed run keeps its own; leave it out, or start a new run")
+    file = folder / "recipe.yaml"
+    if not file.is_file():
+        raise CheckpointError(f"{folder}: holds no recipe.yaml; expected the folder of an interrupted run")
+    return folder, from_yaml(Recipe, file.read_text(encoding="utf-8"), where=str(file))
+
+
+def _is_one_image(source: object) -> bool:
+    """True for an array and for the path of a single picture; lists, folders, globs and videos are several."""
+    if isinstance(source, np.ndarray):
+        return source.ndim == 3
+    return isinstance(source, str | Path) and is_image(Path(source))

@@ -1,0 +1,361 @@
+# SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: The boxwright authors
+"""Batches for training and validation, from any number of worker processes and ranks.
+
+Which images a batch holds and how each looks follows from (seed, epoch, index) alone: two workers, two ranks or a resumed
+run see exactly what one process sees.
+"""
+
+import math
+import os
+import signal
+import sys
+import traceback
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch.utils.data import DataLoader, Dataset, get_worker_info
+
+from boxwright.data.augment.geometry import apply_letterbox
+from boxwright.data.augment.pipeline import AugmentConfig, build_sample, sample_generator
+from boxwright.data.collate import Batch, PackedBatch, pack
+from boxwright.data.dataset import DataConfig, ImageStore
+from boxwright.data.sample import Instances, Records, Sample
+from boxwright.errors import BoxwrightError, ConfigError, DataError
+from boxwright.ops.letterbox import Letterbox, letterbox
+
+# Partners of a mosaic come from this many neighbours in the epoch's order: with them in memory an image is decoded about
+# once per epoch and process instead of four times. The peer draws them from a buffer of as many recent images.
+PARTNER_WINDOW = 128
+RECENT_BYTES = 256 * 2**20  # decoded images each process keeps for that
+MAX_WORKERS = 8
+_VALIDATION_PAD = 0.5  # strides added to a validation rectangle; spec/recipe section 6
+
+
+class Images(Protocol):
+    """What the loaders need of an `ImageStore`."""
+
+    def resized(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
+        """The image with its long side at imgsz."""
+        ...
+
+
+def default_workers(world: int = 1) -> int:
+    """Loader processes per rank: the cores this process may use, shared by the ranks, less one for each; at most 8."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(MAX_WORKERS, max(cores // world - 1, 0))
+
+
+def global_batches(count: int, batch: int, world: int) -> list[range]:
+    """Positions of each global batch; a last one with fewer images than ranks joins the one before it.
+
+    Raises:
+        ConfigError: some rank would get no image.
+    """
+    if count == 0:
+        raise DataError("this split has no usable image; run `boxwright check` on the dataset")
+    batch = min(batch, count)
+    if batch < world:
+        raise ConfigError(
+            f"train.batch: expected at least one image per rank, got {batch} (of {count} images) for {world} ranks"
+        )
+    starts = list(range(0, count, batch))
+    if count - starts[-1] < world:
+        starts.pop()
+    return [range(start, end) for start, end in zip(starts, [*starts[1:], count], strict=True)]
+
+
+def rank_share(positions: range, rank: int, world: int) -> range:
+    """The contiguous part of a global batch that one rank takes; parts differ by at most one image."""
+    size, extra = divmod(len(positions), world)
+    start = rank * size + min(rank, extra)
+    return positions[start : start + size + (rank < extra)]
+
+
+def validation_shape(aspects: Sequence[float], imgsz: int, stride: int) -> tuple[int, int]:
+    """The common (H, W) of a batch whose images have these h / w: as little padding as half a stride more allows."""
+    shape = (1.0, 1.0)
+    if max(aspects) < 1:
+        shape = (max(aspects), 1.0)
+    elif min(aspects) > 1:
+        shape = (1.0, 1 / min(aspects))
+    height, width = (math.ceil(side * imgsz / stride + _VALIDATION_PAD) * stride for side in shape)
+    return height, width
+
+
+class _Recent:
+    """The samples loaded last, up to a number of bytes; the oldest go first."""
+
+    def __init__(self, load: Callable[[int], Sample], limit: int) -> None:
+        self._load, self._limit, self._bytes = load, limit, 0
+        self._kept: OrderedDict[int, Sample] = OrderedDict()
+
+    def __call__(self, index: int) -> Sample:
+        if index in self._kept:
+            self._kept.move_to_end(index)
+            return self._kept[index]
+        sample = self._load(index)
+        self._kept[index] = sample
+        self._bytes += sample.image.nbytes
+        while self._bytes > self._limit:
+            self._bytes -= self._kept.popitem(last=False)[1].image.nbytes
+        return sample
+
+
+def load_sample(records: Records, images: Images, index: int) -> Sample:
+    """Image `index` with its long side at imgsz, and its objects in the same pixels.
+
+    Raises:
+        DataError: the image cannot be used; the message starts with its path.
+    """
+    record = records.records[index]
+    try:
+        image = images.resized(index)
+    except BoxwrightError:
+        raise
+    except Exception as error:
+        raise DataError(f"{record.image}: cannot be loaded: {type(error).__name__}: {error}") from error
+    gain_y, gain_x = image.shape[0] / record.size[0], image.shape[1] / record.size[1]
+    boxes = record.instances.boxes * np.array([gain_x, gain_y, gain_x, gain_y], np.float32)
+    return Sample(image, Instances(boxes, record.instances.labels), index)
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """An error on its way out of a worker, so that the parent raises it as it was."""
+
+    error: Exception
+    trace: str
+
+
+class _Batches(Dataset[PackedBatch | _Failure]):
+    """One item is one whole batch of this rank; runs in the workers."""
+
+    def __init__(self, build: Callable[[tuple[int, int], bool], PackedBatch]) -> None:
+        self._build = build
+
+    def __getitem__(self, key: tuple[int, int]) -> PackedBatch | _Failure:
+        in_worker = get_worker_info() is not None
+        try:
+            return self._build(key, in_worker)
+        except Exception as error:
+            if not in_worker:
+                raise
+            return _Failure(error, traceback.format_exc())
+
+
+class _TrainBuild:
+    """Draws the training batches of one rank."""
+
+    def __init__(
+        self, records: Records, data: DataConfig, augment: AugmentConfig, images: Images, shares: list[range],
+        seed: int, epochs: int,
+    ) -> None:  # fmt: skip
+        self._records, self._data, self._augment, self._shares = records, data, augment, shares
+        self._seed, self._epochs = seed, epochs
+        load = partial(load_sample, records, images)
+        self._load = load if data.cache == "ram" else _Recent(load, RECENT_BYTES)
+        self._order = (-1, np.zeros(0, np.int64))
+
+    def order(self, epoch: int) -> np.ndarray:
+        """Dataset indices in the order of this epoch."""
+        if self._order[0] != epoch:
+            stream = np.random.default_rng(np.random.SeedSequence([self._seed, epoch]))
+            self._order = epoch, stream.permutation(len(self._records.records))
+        return self._order[1]
+
+    def __call__(self, key: tuple[int, int], shared: bool) -> PackedBatch:
+        epoch, number = key
+        order, positions = self.order(epoch), self._shares[number]
+        paths = [str(self._records.records[order[position]].image) for position in positions]
+        size = (self._data.imgsz, self._data.imgsz)
+        return pack((self._draw(epoch, position) for position in positions), paths, size, shared=shared)
+
+    def _draw(self, epoch: int, position: int) -> Sample:
+        order = self.order(epoch)
+        index = int(order[position])
+        first = min(max(position - PARTNER_WINDOW // 2, 0), max(len(order) - PARTNER_WINDOW, 0))
+        try:
+            return build_sample(
+                self._load,
+                index,
+                imgsz=self._data.imgsz,
+                config=self._augment,
+                rng=sample_generator(self._seed, epoch, index),
+                partners=order[first : first + PARTNER_WINDOW].tolist(),
+                mosaic=not self._augment.mosaic_closed(epoch, self._epochs),
+            )
+        except BoxwrightError:
+            raise
+        except Exception as error:
+            image = self._records.records[index].image
+            raise DataError(f"{image}: cannot be augmented: {type(error).__name__}: {error}") from error
+
+
+class _ValidationBuild:
+    """Letterboxes the validation batches of one rank."""
+
+    def __init__(
+        self, records: Records, images: Images, order: list[int], shares: list[range], shapes: list[tuple[int, int]]
+    ) -> None:
+        self._records, self._images = records, images
+        self._order, self._shares, self._shapes = order, shares, shapes
+
+    def __call__(self, key: tuple[int, int], shared: bool) -> PackedBatch:
+        number = key[1]
+        indices = [self._order[position] for position in self._shares[number]]
+        target = self._shapes[number]
+        records = [self._records.records[index] for index in indices]
+        letterboxes: list[Letterbox] = []
+        samples = (self._place(index, target, letterboxes) for index in indices)
+        # Taken one by one: a list of whole images would be a second batch in memory.
+        packed = pack(samples, [str(record.image) for record in records], target, truths=records, shared=shared)
+        return PackedBatch(
+            packed.images, packed.instances, packed.indices, packed.paths, tuple(letterboxes), packed.truths
+        )
+
+    def _place(self, index: int, target: tuple[int, int], letterboxes: list[Letterbox]) -> Sample:
+        sample = load_sample(self._records, self._images, index)
+        height, width = sample.image.shape[:2]
+        inner = letterbox((height, width), target, scaleup=False)
+        # From the original straight to the input: the two resizes in one.
+        whole = Letterbox(self._records.records[index].size, target, inner.resized, inner.top, inner.left)
+        letterboxes.append(whole)
+        instances = self._records.records[index].instances
+        boxes = whole.to_network(instances.boxes)
+        return Sample(apply_letterbox(sample.image, inner), Instances(boxes, instances.labels), index)
+
+
+class _Keys:
+    """What the workers are asked for: (epoch, number of the batch)."""
+
+    def __init__(self, count: int) -> None:
+        self.count, self.epoch, self.start = count, 0, 0
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return ((self.epoch, number) for number in range(self.start, self.count))
+
+    def __len__(self) -> int:
+        return self.count - self.start
+
+
+class BatchLoader:
+    """Iterates over the batches of one rank; every rank has as many, and each of its batches holds an image."""
+
+    def __init__(
+        self, build: Callable[[tuple[int, int], bool], PackedBatch], count: int, *, workers: int, persistent: bool,
+        pin_memory: bool,
+    ) -> None:  # fmt: skip
+        self._keys = _Keys(count)
+        with warnings.catch_warnings():
+            # The number of workers is the user's choice, even above the number of cores.
+            warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)
+            self._loader: DataLoader[Any] = DataLoader(
+                _Batches(build),
+                batch_size=None,
+                sampler=self._keys,
+                num_workers=workers,
+                collate_fn=_unchanged,
+                worker_init_fn=_prepare_worker,
+                persistent_workers=persistent and workers > 0,
+                pin_memory=pin_memory,
+                multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
+                generator=torch.Generator(),  # otherwise torch's loader would advance the global one
+            )
+
+    def __len__(self) -> int:
+        return self._keys.count
+
+    def __iter__(self) -> Iterator[Batch]:
+        with warnings.catch_warnings():
+            # Python 3.12 warns of fork beside threads; the workers use neither torch's nor OpenCV's.
+            warnings.filterwarnings("ignore", message=".*multi-threaded, use of fork", category=DeprecationWarning)
+            items = iter(self._loader)
+        for item in items:
+            if isinstance(item, _Failure):
+                item.error.add_note(f"in a loader process:\n{item.trace}")
+                raise item.error
+            yield item.unpack()
+
+
+class TrainLoader(BatchLoader):
+    """Shuffled, augmented batches; call `set_epoch` before each epoch."""
+
+    def set_epoch(self, epoch: int, start: int = 0) -> None:
+        """Chooses the epoch (from 0) that the next iteration delivers, from batch `start` on.
+
+        Batches are those of an uninterrupted run, so a resumed run continues exactly.
+        """
+        self._keys.epoch, self._keys.start = epoch, start
+
+
+def train_loader(
+    records: Records,
+    data: DataConfig,
+    augment: AugmentConfig,
+    *,
+    batch: int,
+    seed: int,
+    workers: int,
+    epochs: int,
+    rank: int = 0,
+    world: int = 1,
+    images: Images | None = None,
+    pin_memory: bool = False,
+) -> TrainLoader:
+    """Training batches of this rank. `batch` counts images over all ranks; `images` replaces the store in tests.
+
+    Raises:
+        DataError: the split has no image.
+        ConfigError: fewer images in a batch than ranks.
+    """
+    batches = global_batches(len(records.records), batch, world)
+    shares = [rank_share(positions, rank, world) for positions in batches]
+    build = _TrainBuild(records, data, augment, images or ImageStore(records, data), shares, seed, epochs)
+    return TrainLoader(build, len(batches), workers=workers, persistent=True, pin_memory=pin_memory)
+
+
+def val_loader(
+    records: Records,
+    data: DataConfig,
+    *,
+    batch: int,
+    workers: int,
+    rank: int = 0,
+    world: int = 1,
+    stride: int = 32,
+    images: Images | None = None,
+    pin_memory: bool = False,
+) -> BatchLoader:
+    """Validation batches of this rank with letterboxes and truths, ordered by aspect ratio to save padding.
+
+    Raises:
+        DataError: the split has no image.
+        ConfigError: fewer images in a batch than ranks.
+    """
+    aspects = [record.size[0] / record.size[1] for record in records.records]
+    order = sorted(range(len(aspects)), key=aspects.__getitem__)
+    batches = global_batches(len(order), batch, world)
+    shapes = [validation_shape([aspects[order[p]] for p in positions], data.imgsz, stride) for positions in batches]
+    shares = [rank_share(positions, rank, world) for positions in batches]
+    build = _ValidationBuild(records, images or ImageStore(records, data), order, shares, shapes)
+    return BatchLoader(build, len(batches), workers=workers, persistent=False, pin_memory=pin_memory)
+
+
+def _unchanged(item: Any) -> Any:
+    return item
+
+
+def _prepare_worker(worker: int) -> None:
+    # The parent handles Ctrl-C and ends its workers; torch's own watchdog ends them when the parent is gone.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    cv2.setNumThreads(0)

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: The boxwright authors
+"""Every choice about reading a user's data, in one place: what is fixed in memory, dropped or refused."""
+
+from typing import Literal
+
+from boxwright.config import component
+
+
+@component
+class ImagePolicy:
+    """How image files become RGB pixels.
+
+    Source: spec/datasets section 6.
+    """
+
+    alpha: Literal["drop", "composite"] = "drop"  # composite: over white
+    depth16: Literal["high_byte", "percentile"] = "high_byte"  # percentile: 1 % .. 99 % become 0 .. 255
+    truncated: Literal["drop", "allow"] = "drop"  # allow: decode what is there, the rest is grey
+    min_side: int = 10  # px; smaller images are dropped
+    max_pixels: int = 178_956_970  # checked on the header, before anything is decoded
+    max_decoded_mib: int = 512
+
+
+@component
+class DataConfig:
+    """Where the data is and how it is read, checked and kept."""
+
+    source: str = ""  # data.yaml, a folder in YOLO layout, or a Pascal VOC folder
+    names: tuple[str, ...] | None = None  # class names in the wanted order, for formats whose labels carry names (VOC)
+    imgsz: int = 640  # px, side of the network input
+    cache: Literal["none", "ram", "disk"] = "none"  # keep images, resized to imgsz
+    cache_limit_gb: float = 8.0  # what does not fit stays uncached
+    strict: bool = False  # warnings become errors
+    allow_empty: bool = False  # accept a split without a single object
+    allow_missing: bool = False  # accept a split where more than half of the label files are missing
+    fix: Literal["none", "clip", "skip", "all"] = "none"  # clip: -0.01..0 to 0; skip: drop rows of unknown classes
+    drop_confidence: bool = False  # rows of predictions (6 fields): use the first 5
+    max_objects: int = 10_000  # per image; the rest is dropped with a warning
+    voc_offset: Literal["exact", "legacy", "none"] = "exact"  # how 1-based inclusive VOC pixels become edges
+    skip_difficult: bool = True  # VOC objects marked difficult
+    follow_links: bool = False  # follow links inside the dataset, also to places outside it
+    fingerprint: Literal["stat", "content"] = "stat"  # what the label cache trusts: size and mtime, or the bytes
+    image: ImagePolicy = ImagePolicy()

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: The boxwright authors
+"""From a recipe to the live parts of a run: data, model, optimizer, schedule."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from boxwright.config import replace
+from boxwright.data.dataset import read_split
+from boxwright.data.formats import open_dataset
+from boxwright.data.loader import TrainLoader, ValLoader, train_loader, val_loader
+from boxwright.data.sample import DatasetHeader, Records, Split
+from boxwright.engine.distributed import Ranks, wait_for_all
+from boxwright.engine.ema import Ema
+from boxwright.engine.logs import Listener, stage
+from boxwright.engine.optim import Schedule, build_optimizer, choose_optimizer, scaled_decay, warmup_iterations
+from boxwright.engine.precision import choose_precision, default_workers, gradient_scaler
+from boxwright.engine.recipe import Recipe
+from boxwright.engine.step import Stepper, StepSettings
+from boxwright.errors import ConfigError, DataError
+from boxwright.models.detector import Detector
+from boxwright.models.weights import load_weights
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Everything a run works with."""
+
+    recipe: Recipe  # with the batch clamped to the dataset
+    header: DatasetHeader
+    train: TrainLoader
+    val: ValLoader | None  # None where the dataset has no validation split
+    model: Detector
+    stepper: Stepper
+    precision: str
+    workers: int
+
+
+def assemble(
+    recipe: Recipe, *, ranks: Ranks, device: torch.device, folder: Path, listener: Listener, weights: Path | None = None
+) -> Parts:
+    """Reads the data and builds the model; tells the listener every choice it makes.
+
+    Raises:
+        ConfigError, DataError, CheckpointError: the recipe, the data or the initial weights cannot be used.
+    """
+    _check(recipe, ranks)
+    header = open_dataset(recipe.data.source, recipe.data)
+    if recipe.model.head.num_classes != len(header.names):
+        raise ConfigError(
+            f"model.head.num_classes: expected {len(header.names)}, the number of classes that {header.source} names, "
+            f"got {recipe.model.head.num_classes}"
+        )
+    records = _read(header, "train", recipe, ranks, listener)
+    recipe = _fit_batch(recipe, len(records.records), ranks, listener)
+    workers = recipe.train.workers
+    workers = default_workers(device, ranks.world) if workers is None else workers
+    loader = train_loader(
+        records,
+        recipe.data,
+        recipe.augment,
+        batch=recipe.train.batch,
+        seed=recipe.train.seed,
+        workers=workers,
+        rank=ranks.rank,
+        world=ranks.world,
+        epochs=recipe.train.epochs,
+    )
+    model = _build_model(recipe, device, weights, listener, header.names)
+    precision = choose_precision(recipe.train.precision, device)
+    listener.message(precision.reason)
+    stepper = _stepper(recipe, model, len(loader), len(records.records), precision.value, ranks, device, folder, listener)
+    val = _val_loader(header, recipe, workers, ranks, max(model.strides), listener)
+    return Parts(recipe, header, loader, val, model, stepper, precision.value, workers)
+
+
+def _check(recipe: Recipe, ranks: Ranks) -> None:
+    if not recipe.data.source:
+        raise ConfigError("data.source: no dataset; name a data.yaml, a folder in YOLO layout or a Pascal VOC folder")
+    if recipe.train.batch < ranks.world:
+        raise ConfigError(f"train.batch: expected at least one image for each of {ranks.world} ranks, got {recipe.train.batch}")
+
+
+def _read(header: DatasetHeader, split: Split, recipe: Recipe, ranks: Ranks, listener: Listener) -> Records:
+    """The split on every rank; rank 0 reads first and leaves a label cache for the others."""
+    if not ranks.first:
+        wait_for_all()
+    with stage(listener, f"reading {split} labels", 0):
+        records = read_split(header, split, recipe.data, lambda done, total: listener.advance(done, {"total": total}))
+    if ranks.first:
+        wait_for_all()
+    if not records.records:
+        raise DataError(f"{header.source}: the split '{split}' holds no usable image")
+    return records
+
+
+def _fit_batch(recipe: Recipe, images: int, ranks: Ranks, listener: Listener) -> Recipe:
+    if recipe.train.batch <= images:
+        return recipe
+    if images < ranks.world:
+        raise ConfigError(f"{recipe.data.source}: {images} training images cannot be shared by {ranks.world} ranks")
+    listener.message(f"train.batch: {recipe.train.batch} is more than the {images} training images; using {images}", "warning")
+    return replace(recipe, train=replace(recipe.train, batch=images))
+
+
+def _build_model(
+    recipe: Recipe, device: torch.device, weights: Path | None, listener: Listener, names: tuple[str, ...]
+) -> Detector:
+    model = recipe.model.build()
+    if weights is not None:
+        report = load_weights(model, weights, strict=False, names=names)
+        listener.message(f"{weights}: {report.summary()}")
+    freeze = recipe.train.freeze
+    if freeze:
+        layers = model.freeze(freeze, bn_eval=recipe.train.frozen_bn_eval)
+        still = "stay fixed" if recipe.train.frozen_bn_eval else "still follow the data (train.frozen_bn_eval fixes them)"
+        listener.message(f"frozen layers: {', '.join(map(str, layers))}; their batch statistics {still}")
+    layout = torch.channels_last if recipe.train.channels_last else torch.contiguous_format
+    return model.to(device=device, memory_format=layout)  # type: ignore[call-overload, no-any-return]
+
+
+def _stepper(
+    recipe: Recipe,
+    model: Detector,
+    batches: int,
+    images: int,
+    precision: str,
+    ranks: Ranks,
+    device: torch.device,
+    folder: Path,
+    listener: Listener,
+) -> Stepper:
+    config = recipe.train
+    choice = choose_optimizer(config, images=images, num_classes=model.num_classes)
+    decay = scaled_decay(config.weight_decay, config.batch, config.nominal_batch)
+    warmup = warmup_iterations(config.warmup_epochs, batches, config.epochs)
+    listener.message(f"{choice.reason}, weight_decay={decay:g} (train.weight_decay scaled to the images per step)")
+    if warmup:
+        cap = " (capped at half of the run)" if warmup == batches * config.epochs // 2 else ""
+        listener.message(f"warm-up: {warmup} of {batches * config.epochs} iterations{cap}")
+    return Stepper(
+        model,
+        recipe.criterion,
+        build_optimizer(model, choice, decay),
+        Schedule(
+            epochs=config.epochs,
+            batches=batches,
+            batch=config.batch,
+            nominal_batch=config.nominal_batch,
+            lr0=choice.lr0,
+            lrf=config.lrf,
+            shape=config.schedule,
+            warmup=warmup,
+            warmup_bias_lr=choice.warmup_bias_lr,
+            warmup_momentum=config.warmup_momentum,
+            momentum=choice.momentum,
+        ),
+        Ema(model, config.ema_decay, config.ema_warmup),
+        gradient_scaler(precision),
+        model.strides,
+        StepSettings(
+            device=device,
+            precision=precision,
+            channels_last=config.channels_last,
+            clip_norm=config.clip_norm,
+            multi_scale=config.multi_scale,
+            seed=config.seed,
+            ranks=ranks,
+            folder=folder,
+        ),
+    )
+
+
+def _val_loader(
+    header: DatasetHeader, recipe: Recipe, workers: int, ranks: Ranks, stride: int, listener: Listener
+) -> ValLoader | None:
+    if "val" not in header.splits:
+        listener.message(f"{header.source}: no validation split; training without metrics, 'best' is the last epoch", "warning")
+        return None
+    return val_loader(
+        _read(header, "val", recipe, ranks, listener),
+        recipe.data,
+        batch=recipe.evaluation.batch or 2 * recipe.train.batch,
+        workers=workers,
+        rank=ranks.rank,
+        world=ranks.world,
+        stride=stride,
+    )

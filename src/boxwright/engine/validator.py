@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: The boxwright authors
+"""Validation: losses and metrics of a model over a loader, shared among ranks and merged."""
+
+import time
+from collections.abc import Iterable, Sequence, Sized
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+import torch.distributed as dist
+
+from boxwright.data.collate import Batch
+from boxwright.engine.distributed import same_everywhere
+from boxwright.engine.logs import Listener, stage
+from boxwright.engine.precision import autocast, choose_precision
+from boxwright.engine.recipe import Precision
+from boxwright.engine.step import prepare, to_network
+from boxwright.errors import ConfigError, ShapeError
+from boxwright.evaluation.evaluator import EvaluationConfig, EvaluationResult, Evaluator
+from boxwright.losses.criterion import Criterion
+from boxwright.models.detector import Detector
+from boxwright.ops.collective import alone
+from boxwright.structures import Outputs
+from boxwright.tasks.base import Task
+from boxwright.tasks.detect import DETECT
+from boxwright.tasks.postprocess import Kept
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """What a validation found; equal on every rank."""
+
+    result: EvaluationResult
+    losses: dict[str, float]  # "main/box", ...: gain-weighted, mean over images; empty without a criterion
+
+
+def validate(
+    model: Detector,
+    loader: Iterable[Batch],
+    *,
+    names: Sequence[str],
+    class_ids: Sequence[int] | None = None,
+    config: EvaluationConfig,
+    criterion: Criterion | None = None,
+    device: torch.device,
+    precision: Precision = "fp32",
+    listener: Listener | None = None,
+    task: Task = DETECT,
+    stage_name: str = "validate",
+) -> Validation:
+    """Metrics, and losses if a criterion is given, of the model over this rank's share of the images.
+
+    Runs a folded channels-last copy; the model itself stays as it is, in its mode. The forward pass runs in `precision`,
+    boxes and losses in float32. Each rank computes its losses alone, batch by batch, and they are averaged over images,
+    so the result does not depend on the number of ranks as long as the batches are the same. Every rank must call it;
+    rank 0 scores and all get the result.
+
+    Raises:
+        ConfigError: the names do not fit the model's classes.
+        ShapeError: a batch has no letterboxes and truths, which a training loader does not give.
+    """
+    if len(names) != model.num_classes:
+        raise ConfigError(f"names: expected {model.num_classes} names, one per class of the model, got {len(names)}")
+    listener = listener or Listener()
+    copy = model.fold().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    copy = copy.to(device)
+    resolved = choose_precision(precision, device).value
+    evaluator, losses = task.evaluator(names, config), _LossMeter(criterion, copy.strides)
+    began = time.perf_counter()
+    with stage(listener or Listener(), stage_name, _length(loader)):
+        for done, batch in enumerate(loader, 1):
+            if batch.letterboxes is None or batch.truths is None:
+                raise ShapeError("validate: expected batches with letterboxes and truths; use `val_loader`")
+            # inference_mode for the forward pass only: what leaves this function are ordinary tensors
+            with torch.inference_mode(), autocast(device, resolved):
+                outputs = copy(to_network(batch.images, device, channels_last=True))
+            losses.add(outputs, batch, device)
+            kept = _select(task, outputs, config)
+            found = task.finish(
+                outputs.final, kept, batch.letterboxes, names=names, class_ids=class_ids, paths=batch.paths
+            )
+            evaluator.update(found, batch.truths, batch.indices)
+            if listener is not None:
+                listener.advance(done, {"images/s": len(evaluator) / (time.perf_counter() - began)})
+    return _merge(evaluator, losses)
+
+
+class _LossMeter:
+    """Means of the loss components over images, from batches that one rank scores alone."""
+
+    def __init__(self, criterion: Criterion | None, strides: Sequence[int]) -> None:
+        self.criterion, self.strides = criterion, tuple(strides)
+        self.sums: dict[str, float] = {}
+        self.images = 0
+
+    def add(self, outputs: Outputs, batch: Batch, device: torch.device) -> None:
+        if self.criterion is None:
+            return
+        with torch.inference_mode(), alone():
+            targets = prepare(batch, self.criterion, self.strides).targets.to(device)
+            components = self.criterion(outputs, targets).components
+            values = torch.stack(list(components.values())).tolist()
+        for name, value in zip(components, values, strict=True):
+            self.sums[name] = self.sums.get(name, 0.0) + value * batch.images.shape[0]
+        self.images += batch.images.shape[0]
+
+    def merge(self, others: Iterable[tuple[dict[str, float], int]]) -> None:
+        for sums, images in others:
+            for name, value in sums.items():
+                self.sums[name] = self.sums.get(name, 0.0) + value
+            self.images += images
+
+    def means(self) -> dict[str, float]:
+        return {name: value / self.images for name, value in self.sums.items()}
+
+
+def _select(task: Task, outputs: Outputs, config: EvaluationConfig) -> list[Kept]:
+    return task.select(
+        outputs.final,
+        conf=config.conf,
+        iou=config.iou,
+        max_det=config.max_det,
+        multi_label=config.multi_label,
+        agnostic=config.agnostic,
+    )
+
+
+def _merge(evaluator: Evaluator, losses: _LossMeter) -> Validation:
+    """Rank 0 scores what all ranks saw; every rank gets the same answer."""
+    ranks = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    if ranks == 1:
+        return Validation(evaluator.result(), losses.means())
+    rank = dist.get_rank()
+    mine = (evaluator.state(), losses.sums, losses.images)
+    gathered: list[Any] | None = [None] * ranks if rank == 0 else None
+    dist.gather_object(mine, gathered, dst=0)
+    if gathered is None:
+        return same_everywhere(cast("Validation", None))
+    evaluator.merge(state for state, _, _ in gathered[1:])
+    losses.merge((sums, images) for _, sums, images in gathered[1:])
+    return same_everywhere(Validation(evaluator.result(), losses.means()))
+
+
+def _length(loader: Iterable[Batch]) -> int:
+    return len(loader) if isinstance(loader, Sized) else 0

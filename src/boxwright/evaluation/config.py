@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: The boxwright authors
+"""How a model is evaluated, as a plain config; imports no torch."""
+
+from typing import Literal
+
+from boxwright.config import component
+
+CurveForm = Literal["2026", "legacy"]
+
+
+@component
+class EvaluationConfig:
+    """What counts as a detection in validation, and how it is scored.
+
+    Source: spec/recipe section 7.
+    """
+
+    conf: float = 0.001  # a candidate's score must be above it
+    iou: float = 0.7  # NMS removes what overlaps a better box by more
+    max_det: int = 300  # detections kept per image
+    multi_label: bool = True  # one row per (box, class) above conf, not only the best class
+    agnostic: bool = False  # NMS across classes
+    batch: int | None = None  # images per step over all ranks; None takes twice the training batch
+    curve: CurveForm = "2026"  # form of the 101-point curve AP; "legacy" overstates it, see `evaluation/curves.py`
+    confusion_conf: float = 0.25  # scores counted in the confusion matrix are above it
+    confusion_iou: float = 0.45  # overlaps counted in the confusion matrix are above it
+    plots: bool = True  # curves and confusion matrix as PNG

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: The boxwright authors
+"""Precision, recall and F1 as functions of the confidence, the operating point, and the 101-point curve AP.
+
+The curve AP is not the COCO evaluator's: its matching and interpolation differ slightly, and a perfect detector gets
+0.995. It is kept because other YOLO code reports it. Source: spec/recipe section 7.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Float64, Int64
+
+from boxwright.evaluation.config import CurveForm
+from boxwright.evaluation.scene import Scene, overlaps
+
+THRESHOLDS = np.linspace(0.5, 0.95, 10)
+POINTS = 1000  # confidences (and recalls) each curve is sampled at
+SMOOTHING = 101  # samples of the box filter that finds the operating point
+TINY = 1e-16  # keeps 0 / 0 at 0; the source's value, visible in no digit
+
+
+@dataclass(frozen=True, slots=True)
+class Curves:
+    """Sampled curves of the K classes that have labels, at an overlap of 0.5, and their AP at every threshold."""
+
+    classes: Int64[np.ndarray, " K"]
+    axis: Float64[np.ndarray, " X"]  # 0..1: confidence for precision, recall and f1; recall for `pr`
+    precision: Float64[np.ndarray, "K X"]
+    recall: Float64[np.ndarray, "K X"]
+    f1: Float64[np.ndarray, "K X"]
+    pr: Float64[np.ndarray, "K X"]  # precision at each recall, made non-increasing
+    ap: Float64[np.ndarray, "K T"]  # one per threshold 0.50, 0.55, ... 0.95
+    best: int  # operating point: position in `axis` of the best smoothed class-mean F1
+
+    @property
+    def confidence(self) -> float:
+        """The confidence of the operating point."""
+        return float(self.axis[self.best])
+
+
+def match(scene: Scene, thresholds: np.ndarray = THRESHOLDS) -> Bool[np.ndarray, "n T"]:
+    """Which detections are right, at each overlap threshold.
+
+    A detection claims the label of its class that it overlaps most; among several claims on one label the detection with
+    the highest score wins.
+    """
+    right = np.zeros((len(scene.scores), len(thresholds)), bool)
+    if not right.size or not len(scene.true_labels):
+        return right
+    overlap = np.where(scene.labels[:, None] == scene.true_labels[None], overlaps(scene.boxes, scene.true_boxes), -1.0)
+    claimed = overlap.argmax(axis=1)
+    value = overlap.max(axis=1)
+    for t, threshold in enumerate(thresholds):
+        claims = np.flatnonzero(value >= threshold)
+        _, first = np.unique(claimed[claims], return_index=True)
+        right[claims[first], t] = True
+    return right
+
+
+def curves_of(scenes: Sequence[Scene], form: CurveForm = "2026") -> Curves:
+    """The curves of all scenes together."""
+    right = np.concatenate([match(scene) for scene in scenes] or [np.zeros((0, len(THRESHOLDS)), bool)])
+    return curves_from_matches(
+        right,
+        np.concatenate([scene.scores for scene in scenes] or [np.zeros(0)]),
+        np.concatenate([scene.labels for scene in scenes] or [np.zeros(0, np.int64)]),
+        np.concatenate([scene.true_labels for scene in scenes] or [np.zeros(0, np.int64)]),
+        form,
+    )
+
+
+def curves_from_matches(
+    right: Bool[np.ndarray, "n T"],
+    scores: Float[np.ndarray, " n"],
+    labels: Int64[np.ndarray, " n"],
+    true_labels: Int64[np.ndarray, " m"],
+    form: CurveForm = "2026",
+) -> Curves:
+    """The curves, given which detections are right; only classes with labels take part."""
+    order = np.argsort(-scores, kind="stable")
+    right, scores, labels = right[order], scores[order].astype(np.float64), labels[order]
+    classes, counts = np.unique(true_labels, return_counts=True)
+    axis = np.linspace(0, 1, POINTS)
+    precision, recall, pr = (np.zeros((len(classes), POINTS)) for _ in range(3))
+    ap = np.zeros((len(classes), right.shape[1]))
+    for k, (label, count) in enumerate(zip(classes, counts, strict=True)):
+        mine = labels == label
+        if not mine.any():
+            continue
+        hits = right[mine].cumsum(axis=0)
+        recalls = hits / (count + TINY)
+        precisions = hits / np.arange(1, len(hits) + 1)[:, None]
+        recall[k] = np.interp(-axis, -scores[mine], recalls[:, 0], left=0)
+        precision[k] = np.interp(-axis, -scores[mine], precisions[:, 0], left=1)
+        pr[k] = np.interp(axis, *_envelope(recalls[:, 0], precisions[:, 0], form))
+        ap[k] = [average_precision(recalls[:, t], precisions[:, t], form) for t in range(ap.shape[1])]
+    f1 = 2 * precision * recall / (precision + recall + TINY)
+    best = int(_smooth(f1.mean(axis=0)).argmax()) if len(classes) else 0
+    return Curves(classes.astype(np.int64), axis, precision, recall, f1, pr, ap, best)
+
+
+def average_precision(
+    recall: Float[np.ndarray, " n"], precision: Float[np.ndarray, " n"], form: CurveForm = "2026"
+) -> float:
+    """Area under the precision envelope, from 101 recalls by trapezoids.
+
+    "legacy" lets precision fall in a straight line from the last recall to (1, 0), which overstates AP whenever not
+    every label is found; "2026" drops to 0 right after the last recall. Never mix the two in one table.
+    """
+    at = np.linspace(0, 1, 101)
+    values = np.interp(at, *_envelope(recall, precision, form))
+    return float((np.diff(at) * (values[1:] + values[:-1]) / 2).sum())
+
+
+def _envelope(recall: np.ndarray, precision: np.ndarray, form: CurveForm) -> tuple[np.ndarray, np.ndarray]:
+    drop = [recall[-1]] if form == "2026" and len(recall) else []
+    x = np.concatenate(([0.0], recall, drop, [1.0]))
+    y = np.concatenate(([1.0], precision, [0.0] * len(drop), [0.0]))
+    return x, np.maximum.accumulate(y[::-1])[::-1]
+
+
+def _smooth(values: np.ndarray) -> np.ndarray:
+    padded = np.pad(values, SMOOTHING // 2, mode="edge")
+    return np.convolve(padded, np.full(SMOOTHING, 1 / SMOOTHING), mode="valid")

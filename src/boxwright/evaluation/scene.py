@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: The boxwright authors
+"""Scene: what was found in one image and what is really there, as numpy arrays on the host."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float32, Float64, Int64
+
+from boxwright.structures import Detections, GroundTruth
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """Detections (best first) and labels of one image, px of the original image."""
+
+    index: int  # position in the dataset: the order that results are computed in, whatever rank saw the image
+    boxes: Float32[np.ndarray, "n 4"]
+    scores: Float32[np.ndarray, " n"]
+    labels: Int64[np.ndarray, " n"]
+    true_boxes: Float32[np.ndarray, "m 4"]
+    true_labels: Int64[np.ndarray, " m"]
+    image_size: tuple[int, int]
+
+    @staticmethod
+    def of(index: int, found: Detections, truth: GroundTruth) -> "Scene":
+        """The scene of one image; detections are put best first (stable)."""
+        scores = found.scores.detach().float().cpu().numpy()
+        order = np.argsort(-scores, kind="stable")
+        return Scene(
+            index=index,
+            boxes=found.boxes.detach().float().cpu().numpy().reshape(-1, 4)[order],
+            scores=scores[order],
+            labels=found.labels.cpu().numpy().astype(np.int64)[order],
+            true_boxes=truth.boxes.float().cpu().numpy().reshape(-1, 4),
+            true_labels=truth.labels.cpu().numpy().astype(np.int64),
+            image_size=truth.image_size,
+        )
+
+
+def overlaps(boxes: Float32[np.ndarray, "n 4"], others: Float32[np.ndarray, "m 4"]) -> Float64[np.ndarray, "n m"]:
+    """Intersection over union of every pair, in float64; 0 where a union is empty.
+
+    >>> overlaps(np.float32([[0, 0, 10, 10]]), np.float32([[0, 0, 10, 5], [20, 20, 30, 30]])).tolist()
+    [[0.5, 0.0]]
+    """
+    a, b = boxes.astype(np.float64)[:, None], others.astype(np.float64)[None]
+    width = np.clip(np.minimum(a[..., 2], b[..., 2]) - np.maximum(a[..., 0], b[..., 0]), 0, None)
+    height = np.clip(np.minimum(a[..., 3], b[..., 3]) - np.maximum(a[..., 1], b[..., 1]), 0, None)
+    inter = width * height
+    union = _area(a) + _area(b) - inter
+    return inter / np.where(union > 0, union, 1.0)  # type: ignore[no-any-return]
+
+
+def _area(boxes: np.ndarray) -> np.ndarray:
+    return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])  # type: ignore[no-any-return]

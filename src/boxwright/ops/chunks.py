@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: The boxwright authors
+"""Cutting a batch into pieces that stay in the processor's cache; one piece on an accelerator."""
+
+from collections.abc import Sequence
+
+import torch
+
+CACHE_ELEMENTS = 1 << 19  # elementwise work on 2 MB of float32 stays in a core's cache; larger pieces run at memory speed
+DEVICE_ELEMENTS = 1 << 27  # an accelerator prefers few large kernels; this only bounds the memory of temporaries
+
+
+def image_chunks(sizes: Sequence[int], device: torch.device, cache_elements: int = CACHE_ELEMENTS) -> list[slice]:
+    """Consecutive images whose sizes add up to what the device likes to work on at once, at least one image each.
+
+    >>> image_chunks([3, 3, 3, 9], torch.device("cpu"), cache_elements=6)
+    [slice(0, 2, None), slice(2, 3, None), slice(3, 4, None)]
+    """
+    limit = cache_elements if device.type == "cpu" else DEVICE_ELEMENTS
+    chunks: list[slice] = []
+    first = held = 0
+    for image, size in enumerate(sizes):
+        if image > first and held + size > limit:
+            chunks.append(slice(first, image))
+            first, held = image, 0
+        held += size
+    return [*chunks, slice(first, len(sizes))] if sizes else chunks

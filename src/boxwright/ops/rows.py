@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: The boxwright authors
+"""Chosen rows of a dense tensor, with a gradient that is written once, in the dense tensor's own memory order."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+def take_rows(
+    dense: Float[Tensor, "B A n"], image: Int64[Tensor, " P"], anchor: Int64[Tensor, " P"], valid: Bool[Tensor, " P"]
+) -> Float[Tensor, "P n"]:
+    """dense[image, anchor] in at least float32; zeros, and no gradient, where not valid. Rows may repeat.
+
+    >>> dense = torch.tensor([[[1.0, 2.0], [3.0, 4.0]]])
+    >>> take_rows(dense, torch.tensor([0, 0]), torch.tensor([1, 0]), torch.tensor([True, False])).tolist()
+    [[3.0, 4.0], [0.0, 0.0]]
+    """
+    rows: Tensor = _TakeRows.apply(dense, image, anchor, valid)  # type: ignore[no-untyped-call]
+    return rows
+
+
+def empty_in_memory_order(dense: Tensor) -> Tensor:
+    """An empty (B, A, n) tensor stored channel by channel when `dense` is, so that its gradient needs no transposed copy."""
+    if dense.stride(-1) != 1 and dense.stride(-2) == 1:
+        batch, anchors, channels = dense.shape
+        return dense.new_empty((batch, channels, anchors)).transpose(1, 2)
+    return torch.empty_like(dense, memory_format=torch.contiguous_format)
+
+
+class _TakeRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, dense: Tensor, image: Tensor, anchor: Tensor, valid: Tensor) -> Tensor:
+        ctx.save_for_backward(dense, image, anchor, valid)
+        rows = dense[image, anchor]
+        rows = rows.float() if rows.dtype in (torch.float16, torch.bfloat16) else rows
+        # An unused slot may point at any cell: its values, even infinite ones, must not reach a gradient (0 * inf is NaN).
+        return torch.where(valid[:, None], rows, torch.zeros_like(rows))
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        dense, image, anchor, valid = ctx.saved_tensors
+        out = empty_in_memory_order(dense).zero_()
+        rows = torch.where(valid[:, None], gradient, torch.zeros_like(gradient)).to(dense.dtype)
+        return out.index_put_((image, anchor), rows, accumulate=True), None, None, None

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: The boxwright authors
+"""From raw predictions to Detections: threshold, suppression, and back to the pixels of the original image."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from boxwright.errors import ConfigError, ShapeError
+from boxwright.ops.letterbox import Letterbox
+from boxwright.ops.nms import class_aware_nms
+from boxwright.structures import Detections, Predictions, at_least_float32
+
+MAX_CANDIDATES = 30_000  # best-scored rows of an image that suppression looks at
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """The rows of one image that suppression keeps, best first, on the host."""
+
+    boxes: Float[Tensor, "N 4"]  # px xyxy of the network input
+    scores: Float[Tensor, " N"]
+    labels: Int64[Tensor, " N"]
+    anchors: Int64[Tensor, " N"]  # candidate each row comes from: what a task gathers its extra outputs by
+
+
+def postprocess(
+    preds: Predictions,
+    *,
+    conf: float,
+    iou: float,
+    max_det: int = 300,
+    multi_label: bool = False,
+    classes: Sequence[int] | None = None,
+    agnostic: bool = False,
+) -> list[Kept]:
+    """The kept rows of every image of the batch.
+
+    A candidate counts when a score is above `conf`. With `multi_label` it gives one row per class above `conf`,
+    otherwise one row of its best class; `classes` then keeps only the listed labels. Only candidates that count are
+    decoded. Equal scores keep the order of candidates. Syncs with the device once per call for the rows.
+
+    Source: spec/architectures section 6.4.
+
+    Raises:
+        ConfigError: a listed class does not exist.
+    """
+    _check_classes(classes, preds.logits.shape[2])
+    with torch.no_grad():
+        # Reduce over classes first: the sigmoid never falls, so its maximum is the sigmoid of the maximum.
+        best = at_least_float32(preds.logits.amax(dim=2)).sigmoid()
+        image, anchor = (best > conf).nonzero(as_tuple=True)
+        scores = at_least_float32(preds.logits[image, anchor]).sigmoid()
+        boxes = _decode(preds, image, anchor)
+        if multi_label:
+            row, label = (scores > conf).nonzero(as_tuple=True)
+            score = scores[row, label]
+        else:
+            score, label = scores.max(dim=1)
+            row = torch.arange(len(score), device=score.device)
+        if classes is not None:
+            wanted = torch.isin(label, torch.tensor(list(classes), dtype=torch.int64, device=label.device))
+            row, label, score = row[wanted], label[wanted], score[wanted]
+        sizes = torch.bincount(image[row], minlength=preds.logits.shape[0]).tolist()
+        columns = (boxes[row], score, label, anchor[row])
+        parts = zip(*(column.cpu().split(sizes) for column in columns), strict=True)
+        return [_suppress(*part, iou=iou, max_det=max_det, agnostic=agnostic) for part in parts]
+
+
+def finish(
+    kept: Sequence[Kept],
+    letterboxes: Sequence[Letterbox],
+    *,
+    names: Sequence[str],
+    class_ids: Sequence[int] | None = None,
+    paths: Sequence[str | None] | None = None,
+) -> list[Detections]:
+    """Detections in pixels of the original images, clipped to them.
+
+    Raises:
+        ShapeError: there is not one letterbox (and path) per image.
+    """
+    paths = [None] * len(kept) if paths is None else paths
+    if not len(kept) == len(letterboxes) == len(paths):
+        raise ShapeError(f"finish: expected {len(kept)} letterboxes and paths, got {len(letterboxes)} and {len(paths)}")
+    return [
+        Detections(
+            boxes=letterbox.to_original(rows.boxes),
+            scores=rows.scores,
+            labels=rows.labels,
+            names=tuple(names),
+            image_size=letterbox.source,
+            class_ids=None if class_ids is None else tuple(class_ids),
+            path=path,
+        )
+        for rows, letterbox, path in zip(kept, letterboxes, paths, strict=True)
+    ]
+
+
+def _decode(preds: Predictions, image: Tensor, anchor: Tensor) -> Tensor:
+    raw = at_least_float32(preds.box_raw[image, anchor])
+    points, strides = preds.grid.points[anchor].to(raw.dtype), preds.grid.strides[anchor].to(raw.dtype)
+    return preds.decoder(raw, points, strides)
+
+
+def _suppress(
+    boxes: Tensor, scores: Tensor, labels: Tensor, anchors: Tensor, *, iou: float, max_det: int, agnostic: bool
+) -> Kept:
+    if len(scores) > MAX_CANDIDATES:
+        first = torch.argsort(scores, descending=True, stable=True)[:MAX_CANDIDATES]
+        boxes, scores, labels, anchors = boxes[first], scores[first], labels[first], anchors[first]
+    keep = class_aware_nms(boxes, scores, None if agnostic else labels, iou, max_det)
+    return Kept(boxes[keep], scores[keep], labels[keep], anchors[keep])
+
+
+def _check_classes(classes: Sequence[int] | None, num_classes: int) -> None:
+    for label in classes or ():
+        if not 0 <= label < num_classes:
+            raise ConfigError(f"classes: expected class indices from 0 to {num_classes - 1}, got {label}")
