@@ -3,11 +3,12 @@
 """The front door in Python: `train`, `load`, `loss`. The command line is a thin layer over this file."""
 
 import dataclasses
+import inspect
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, overload
 
 import numpy as np
 from jaxtyping import UInt8
@@ -19,27 +20,28 @@ from boxwright.data.formats import open_dataset
 from boxwright.data.loader import val_loader
 from boxwright.data.sample import DatasetHeader, Split
 from boxwright.engine.logs import Listener, stage
-from boxwright.engine.precision import choose_device
+from boxwright.engine.precision import choose_device, default_workers
 from boxwright.engine.predictor import Predictor
 from boxwright.engine.recipe import Recipe
 from boxwright.engine.runfolder import free_folder
+from boxwright.engine.sources import IMAGE_SUFFIXES
 from boxwright.engine.trainer import Trainer
 from boxwright.engine.validator import Validation
 from boxwright.engine.validator import validate as run_validation
 from boxwright.errors import CheckpointError, ConfigError
+from boxwright.evaluation.evaluator import EvaluationResult
+from boxwright.losses.criterion import Criterion
 from boxwright.models.detector import Detector
 from boxwright.models.weights import load_weights, read_metadata
 from boxwright.ops.grid import grid_for_image
 from boxwright.presets import preset
 from boxwright.structures import Detections, LossBreakdown, Outputs
 
-if TYPE_CHECKING:
-    from boxwright.losses.criterion import Criterion
-
-Source = str | Path | UInt8[np.ndarray, "h w 3"]
+Array = UInt8[np.ndarray, "h w 3"]
 Settings = Mapping[str, Any] | Sequence[str]
 
 SHORT_SECTIONS = ("train", "data", "augment", "evaluation")  # where a keyword without dots is looked for, in this order
+_MODEL_ARGUMENTS = 4  # model, names, class_ids, imgsz: what a Model knows of a Predictor's arguments
 RUNS = Path("runs")  # default place of run folders
 
 
@@ -48,8 +50,14 @@ class Run:
     """A finished training run."""
 
     folder: Path
-    metrics: Mapping[str, float]  # of the best epoch: "box/ap50_95", "box/ap50", ...
+    metrics: Mapping[str, float]  # of the best epoch on the validation split: "box/ap50_95", "box/ap50", ...
     best_epoch: int  # counted from 1
+    evaluation: EvaluationResult | None = None  # of that epoch, per class; None without a validation split
+
+    @property
+    def weights(self) -> Path:
+        """The best weights."""
+        return weights_of(self.folder)
 
     def model(self) -> "Model":
         """The best weights, ready to predict."""
@@ -76,7 +84,7 @@ def recipe(name: str, *, data: str | Path | None = None, settings: Settings | No
 
 
 def configure(base: Recipe, settings: Settings | None = None, **keywords: Any) -> Recipe:
-    """A copy of a recipe with settings applied: keywords first, then `settings`. A keyword that is None changes nothing.
+    """A copy of a recipe with settings applied: keywords first, then `settings`; None as a keyword changes nothing.
 
     Raises:
         ConfigError: an unknown key or a wrong value.
@@ -119,7 +127,7 @@ def train(
         chosen = _chosen(model, data, settings, keywords)
         folder = free_folder(RUNS / chosen.name) if out is None else Path(out)
     result = Trainer(chosen, folder, listener=listener, resume=resume is not None).fit()
-    return Run(folder=result.folder, metrics=result.metrics, best_epoch=result.best_epoch)
+    return Run(result.folder, result.metrics, result.best_epoch, result.evaluation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,34 +139,48 @@ class Model:
     names: tuple[str, ...]
     class_ids: tuple[int, ...]  # the dataset's own id of each class
     path: Path  # the weights file
-    epoch: int
+    epoch: int  # finished epochs when it was saved
+    _ready: dict[object, Predictor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
-    def criterion(self) -> "Criterion":
+    def criterion(self) -> Criterion:
         """The loss it was trained with."""
         return self.recipe.criterion
 
-    def __call__(self, source: Source | Iterable[Source], **options: Any) -> Detections | list[Detections]:
-        """Detections of one image (a path or an RGB array), or a list of them for a list, folder, glob or video.
+    @overload
+    def __call__(self, source: Array, **options: Any) -> Detections: ...
+    @overload
+    def __call__(self, source: Sequence[Any], **options: Any) -> list[Detections]: ...
+    @overload
+    def __call__(self, source: Any, **options: Any) -> Any: ...
+    def __call__(self, source: Any, **options: Any) -> Detections | list[Detections]:
+        """Detections of one image (a path or an RGB array); a list of them for a list, folder, glob pattern or video.
 
         Options are those of `predictor`.
         """
-        found = list(self.predictor(**options)(source))
+        found = self.predictor(**options)(source)
         return found[0] if _is_one_image(source) else found
 
     def predictor(self, *, imgsz: int | None = None, **options: Any) -> Predictor:
-        """A predictor of this model: `conf`, `iou`, `max_det`, `imgsz`, `device`, `precision`, `batch`.
+        """A predictor with options of `boxwright.engine.predictor.Predictor`: `conf`, `iou`, `max_det`, `device`, ...
+
+        The last one is kept and used again while options and weights stay as they are.
 
         Raises:
-            ConfigError: an unknown option.
+            ConfigError: an unknown option or a value out of range.
         """
-        known = ("conf", "iou", "max_det", "device", "precision", "batch")
+        known = list(inspect.signature(Predictor).parameters)[_MODEL_ARGUMENTS:]
         for name in options:
             if name not in known:
-                raise ConfigError(f"{name}: unknown option of prediction{suggest(name, [*known, 'imgsz'])}")
-        return Predictor(
-            self.detector, names=self.names, class_ids=self.class_ids, imgsz=imgsz or self.recipe.data.imgsz, **options
-        )
+                raise ConfigError(f"{name}: unknown option of prediction{suggest(name, known)}")
+        # An in-place change of a tensor, such as an optimizer step, raises its version.
+        weights = sum(tensor._version for tensor in self.detector.state_dict().values())
+        key = (imgsz, weights, repr(sorted(options.items())))
+        if key not in self._ready:
+            self._ready.clear()
+            size = imgsz or self.recipe.data.imgsz
+            self._ready[key] = Predictor(self.detector, self.names, self.class_ids, size, **options)
+        return self._ready[key]
 
     def validate(
         self,
@@ -183,14 +205,15 @@ class Model:
         self._expect_classes(header)
         listener = listener or Listener()
         with stage(listener, f"reading {split} labels", 0):
-            records = read_split(header, split, chosen.data, lambda done, total: listener.advance(done, {}))
+            records = read_split(
+                header, split, chosen.data, lambda done, total: listener.advance(done, {"total": total})
+            )
+        device = choose_device(chosen.train.device)
         loader = val_loader(
             records,
             chosen.data,
             batch=chosen.evaluation.batch or 2 * chosen.train.batch,
-            workers=chosen.train.workers or 0,
-            rank=0,
-            world=1,
+            workers=default_workers(device) if chosen.train.workers is None else chosen.train.workers,
             stride=max(self.detector.strides),
         )
         return run_validation(
@@ -200,7 +223,7 @@ class Model:
             class_ids=self.class_ids,
             config=chosen.evaluation,
             criterion=self.criterion,
-            device=choose_device(chosen.train.device),
+            device=device,
             precision=chosen.train.precision,
             listener=listener,
         )
@@ -208,8 +231,8 @@ class Model:
     def _expect_classes(self, header: DatasetHeader) -> None:
         if header.names != self.names:
             raise ConfigError(
-                f"{header.source}: expected the {len(self.names)} classes of {self.path} ({', '.join(self.names[:5])}, ...), "
-                f"got {len(header.names)} ({', '.join(header.names[:5])}, ...)"
+                f"{header.source}: expected the {len(self.names)} classes of {self.path} ({_few(self.names)}), "
+                f"got {len(header.names)} ({_few(header.names)})"
             )
 
 
@@ -224,7 +247,7 @@ def load(path: str | Path) -> Model:
     missing = [key for key in ("recipe", "names", "class_ids") if key not in metadata]
     if missing:
         raise CheckpointError(f"{file}: its metadata lack {', '.join(missing)}; expected weights written by boxwright")
-    found = from_yaml(Recipe, metadata["recipe"], where=f"{file}: recipe")
+    found = from_yaml(Recipe, metadata["recipe"], source=str(file))
     detector = found.model.build()
     load_weights(detector, file, strict=True)
     return Model(
@@ -285,8 +308,12 @@ def _absolute(data: str | Path) -> str:
     return str(Path(data).expanduser().absolute())
 
 
+def _few(names: Sequence[str]) -> str:
+    return ", ".join([*names[:5], *(["..."] if len(names) > 5 else [])])
+
+
 def _full_path(base: Recipe, name: str) -> str:
-    """ "train.epochs" for "epochs": the first section that has a key of this name."""
+    """The path "train.epochs" for "epochs": the first section that has a key of this name."""
     known: list[str] = []
     for section in SHORT_SECTIONS:
         keys = [field.name for field in dataclasses.fields(getattr(base, section))]
@@ -316,11 +343,12 @@ def _resumed(folder: Path, model: object, data: object, out: object) -> tuple[Pa
     file = folder / "recipe.yaml"
     if not file.is_file():
         raise CheckpointError(f"{folder}: holds no recipe.yaml; expected the folder of an interrupted run")
-    return folder, from_yaml(Recipe, file.read_text(encoding="utf-8"), where=str(file))
+    return folder, from_yaml(Recipe, file.read_text(encoding="utf-8"), source=str(file))
 
 
 def _is_one_image(source: object) -> bool:
-    """True for an array and for the path of a single picture; lists, folders, globs and videos are several."""
-    if isinstance(source, np.ndarray):
-        return source.ndim == 3
-    return isinstance(source, str | Path) and is_image(Path(source))
+    """True for an array, a PIL image and the path of a picture; lists, folders, globs and videos are several."""
+    if isinstance(source, str | Path):
+        path = Path(source).expanduser()
+        return path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
+    return isinstance(source, np.ndarray) or hasattr(source, "getbands")

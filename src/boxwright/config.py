@@ -64,7 +64,7 @@ def to_dict(value: Any) -> Any:
 
 
 def from_dict(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
-    """A component of class `cls` from plain values; missing keys take their defaults.
+    """A component of class `cls` from plain values; missing keys take their defaults, error paths begin with `where`.
 
     Raises:
         ConfigError: an unknown key, a missing key or a wrong type; one line per mistake, each starting with its path.
@@ -82,8 +82,8 @@ def to_yaml(value: Any) -> str:
     return yaml.safe_dump(to_dict(value), sort_keys=False, allow_unicode=True, width=120)
 
 
-def from_yaml(cls: type[T], text: str, where: str = "") -> T:
-    """A component from YAML text.
+def from_yaml(cls: type[T], text: str, source: str = "config") -> T:
+    """A component from YAML text; errors start with `source`, the file it came from.
 
     Raises:
         ConfigError: the text is not a YAML mapping, or a value does not fit.
@@ -91,13 +91,16 @@ def from_yaml(cls: type[T], text: str, where: str = "") -> T:
     try:
         values = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{where or 'config'}: not valid YAML: {error}") from None
+        raise ConfigError(f"{source}: not valid YAML: {error}") from None
     if not isinstance(values, dict):
-        raise ConfigError(f"{where or 'config'}: expected a mapping of keys to values, got {type(values).__name__}")
-    return from_dict(cls, values, where)
+        raise ConfigError(f"{source}: expected a mapping of keys to values, got {type(values).__name__}")
+    try:
+        return from_dict(cls, values)
+    except ConfigError as error:
+        raise ConfigError("\n".join(f"{source}: {line}" for line in str(error).splitlines())) from None
 
 
-def override(value: T, settings: Mapping[str, Any] | list[str] | tuple[str, ...]) -> T:
+def override(value: T, settings: Mapping[str, Any] | Sequence[str]) -> T:
     """A copy of a component tree with `a.b.c=value` settings applied and checked.
 
     Values given as text are read as YAML, so `train.epochs=3`, `data.names=[a, b]` and `train.lr0=null` work.
@@ -107,6 +110,7 @@ def override(value: T, settings: Mapping[str, Any] | list[str] | tuple[str, ...]
         ConfigError: a setting without `=`, an unknown path (with the closest known name) or a wrong value.
     """
     tree = to_dict(value)
+    settings = [settings] if isinstance(settings, str) else settings
     items = settings.items() if isinstance(settings, Mapping) else [_split_setting(text) for text in settings]
     for path, new in items:
         _set_path(value, tree, path, new)
@@ -216,23 +220,21 @@ def _adapter(cls: Any) -> Any:
 
 def _explain_all(cls: type, mistakes: Sequence[Any], where: str) -> list[str]:
     """One line per path; what the members of a union expected is joined by "or"."""
-    expected: dict[str, list[str]] = {}
-    got: dict[str, str] = {}
+    lines: dict[str, str] = {}
+    expected: dict[str, dict[str, None]] = {}
     for mistake in mistakes:
         keys, parent = _walk(cls, mistake["loc"])
         path = ".".join([where, *keys] if where else keys) or cls.__name__
         if mistake["type"] in _UNKNOWN_KEY:
             known = [field.name for member in _members(parent) for field in dataclasses.fields(member)]
-            got[path] = f"unknown key{suggest(keys[-1], known)}"
+            lines[path] = f"{path}: unknown key{suggest(keys[-1], known)}"
         elif mistake["type"] in _MISSING_KEY:
-            got[path] = "missing; this key has no default"
+            lines[path] = f"{path}: missing; this key has no default"
         else:
-            expected.setdefault(path, []).append(_expectation(mistake))
-            got[path] = f", got {mistake['input']!r}"
-    return [
-        f"{path}: " + (f"expected {' or '.join(dict.fromkeys(expected[path]))}" if path in expected else "") + rest
-        for path, rest in got.items()
-    ]
+            choices = expected.setdefault(path, {})
+            choices[_expectation(mistake)] = None
+            lines[path] = f"{path}: expected {' or '.join(choices)}, got {mistake['input']!r}"
+    return list(lines.values())
 
 
 def _expectation(mistake: Any) -> str:

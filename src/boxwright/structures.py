@@ -80,7 +80,9 @@ class Targets:
         _expect("Targets.boxes", self.boxes, 3, "(B, M, 4)")
         batch, slots = self.labels.shape
         if tuple(self.boxes.shape) != (batch, slots, 4):
-            raise ShapeError(f"Targets.boxes: expected (B, M, 4) = ({batch}, {slots}, 4), got {tuple(self.boxes.shape)}")
+            raise ShapeError(
+                f"Targets.boxes: expected (B, M, 4) = ({batch}, {slots}, 4), got {tuple(self.boxes.shape)}"
+            )
         if self.valid.shape != self.labels.shape or self.valid.dtype != torch.bool:
             raise ShapeError(
                 f"Targets.valid: expected bool of shape {(batch, slots)}, got {self.valid.dtype} {tuple(self.valid.shape)}"

@@ -76,7 +76,9 @@ def test_a_file_cut_short(tmp_path, keep):
     path.write_bytes(path.read_bytes()[:keep])
 
     for read in (read_state, read_metadata):
-        with pytest.raises(CheckpointError, match=r"w.safetensors: not a whole safetensors file .* damaged or cut short"):
+        with pytest.raises(
+            CheckpointError, match=r"w.safetensors: not a whole safetensors file .* damaged or cut short"
+        ):
             read(path)
 
 

@@ -33,7 +33,8 @@ def test_settings_reach_every_part():
 
 
 @pytest.mark.parametrize(
-    ("name", "hint"), [("yolov8", "did you mean"), ("YOLOV8N", "did you mean yolov8n"), ("resnet", "known presets: yolov8n")]
+    ("name", "hint"),
+    [("yolov8", "did you mean"), ("YOLOV8N", "did you mean yolov8n"), ("resnet", "known presets: yolov8n")],
 )
 def test_unknown_names(name, hint):
     with pytest.raises(ConfigError, match=f"^{name}: unknown preset; {hint}"):

@@ -55,7 +55,13 @@ def test_published_augmentation_and_training_defaults():
     augment = recipe.augment
 
     assert (augment.hsv_h, augment.hsv_s, augment.hsv_v) == (0.015, 0.7, 0.4)
-    assert (augment.degrees, augment.translate, augment.scale, augment.shear, augment.perspective) == (0, 0.1, 0.5, 0, 0)
+    assert (augment.degrees, augment.translate, augment.scale, augment.shear, augment.perspective) == (
+        0,
+        0.1,
+        0.5,
+        0,
+        0,
+    )
     assert (augment.flipud, augment.fliplr, augment.mosaic, augment.mixup, augment.close_mosaic) == (0, 0.5, 1, 0, 10)
     assert (recipe.train.epochs, recipe.train.batch, recipe.data.imgsz) == (100, 16, 640)
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # SPDX-FileCopyrightText: The boxwright authors
-"""Room card: data
+"""Room card: data.
 
 Lives here: everything between files on disk and a batch: formats, checks, images, caches, augmentation, loading.
 May import: structures, config, errors, ops. `sample`, `policy`, `image_header`, `images`, `image_store`, `cache`,

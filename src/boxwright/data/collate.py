@@ -2,6 +2,7 @@
 # SPDX-FileCopyrightText: The boxwright authors
 """Samples to a batch. Padding and `valid` are made here and only here."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -136,5 +137,5 @@ def _empty(shape: tuple[int, ...], shared: bool) -> Tensor:
     if not shared:
         return torch.empty(shape, dtype=torch.uint8)
     # As torch's own collate does: share_memory_() on a finished tensor would copy it.
-    storage = torch.UntypedStorage._new_shared(int(np.prod(shape)))
-    return torch.empty(0, dtype=torch.uint8).set_(storage, 0, shape)  # type: ignore[no-any-return]
+    storage = torch.UntypedStorage._new_shared(math.prod(shape))  # type: ignore[no-untyped-call]
+    return torch.empty(0, dtype=torch.uint8).set_(storage).view(shape)

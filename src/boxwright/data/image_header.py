@@ -76,7 +76,9 @@ def _not_an_image(start: bytes) -> HeaderError:
     if text.startswith((b"<!doctype", b"<html", b"<head", b"<body")):
         return HeaderError("not_an_image", "the content is an HTML page; the download probably failed")
     if all(byte >= 32 or byte in b"\t\r\n" for byte in start):
-        return HeaderError("not_an_image", f"the content is text, starting with {start[:20].decode(errors='replace')!r}")
+        return HeaderError(
+            "not_an_image", f"the content is text, starting with {start[:20].decode(errors='replace')!r}"
+        )
     return HeaderError("not_an_image", f"the content is of no known image type, starting with {start[:8].hex(' ')}")
 
 

@@ -2,21 +2,19 @@
 # SPDX-FileCopyrightText: The boxwright authors
 """Batches for training and validation, from any number of worker processes and ranks.
 
-Which images a batch holds and how each looks follows from (seed, epoch, index) alone: two workers, two ranks or a resumed
-run see exactly what one process sees.
+Which images a batch holds and how each looks follows from (seed, epoch, index) alone: two workers, two ranks or a
+resumed run see exactly what one process sees.
 """
 
-import math
-import os
 import signal
 import sys
 import traceback
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import cv2
 import numpy as np
@@ -28,67 +26,24 @@ from boxwright.data.augment.geometry import apply_letterbox
 from boxwright.data.augment.pipeline import AugmentConfig, build_sample, sample_generator
 from boxwright.data.collate import Batch, PackedBatch, pack
 from boxwright.data.dataset import DataConfig, ImageStore
+from boxwright.data.plan import global_batches, rank_share, validation_shape
 from boxwright.data.sample import Instances, Records, Sample
-from boxwright.errors import BoxwrightError, ConfigError, DataError
+from boxwright.errors import BoxwrightError, DataError
 from boxwright.ops.letterbox import Letterbox, letterbox
 
-# Partners of a mosaic come from this many neighbours in the epoch's order: with them in memory an image is decoded about
-# once per epoch and process instead of four times. The peer draws them from a buffer of as many recent images.
+# Partners of a mosaic come from this many neighbours in the epoch's order: with them in memory an image is decoded
+# about once per epoch and process instead of four times. The peer draws them from a buffer of as many recent images.
 PARTNER_WINDOW = 128
 RECENT_BYTES = 256 * 2**20  # decoded images each process keeps for that
-MAX_WORKERS = 8
-_VALIDATION_PAD = 0.5  # strides added to a validation rectangle; spec/recipe section 6
 
 
+@runtime_checkable
 class Images(Protocol):
     """What the loaders need of an `ImageStore`."""
 
     def resized(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
         """The image with its long side at imgsz."""
         ...
-
-
-def default_workers(world: int = 1) -> int:
-    """Loader processes per rank: the cores this process may use, shared by the ranks, less one for each; at most 8."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(MAX_WORKERS, max(cores // world - 1, 0))
-
-
-def global_batches(count: int, batch: int, world: int) -> list[range]:
-    """Positions of each global batch; a last one with fewer images than ranks joins the one before it.
-
-    Raises:
-        ConfigError: some rank would get no image.
-    """
-    if count == 0:
-        raise DataError("this split has no usable image; run `boxwright check` on the dataset")
-    batch = min(batch, count)
-    if batch < world:
-        raise ConfigError(
-            f"train.batch: expected at least one image per rank, got {batch} (of {count} images) for {world} ranks"
-        )
-    starts = list(range(0, count, batch))
-    if count - starts[-1] < world:
-        starts.pop()
-    return [range(start, end) for start, end in zip(starts, [*starts[1:], count], strict=True)]
-
-
-def rank_share(positions: range, rank: int, world: int) -> range:
-    """The contiguous part of a global batch that one rank takes; parts differ by at most one image."""
-    size, extra = divmod(len(positions), world)
-    start = rank * size + min(rank, extra)
-    return positions[start : start + size + (rank < extra)]
-
-
-def validation_shape(aspects: Sequence[float], imgsz: int, stride: int) -> tuple[int, int]:
-    """The common (H, W) of a batch whose images have these h / w: as little padding as half a stride more allows."""
-    shape = (1.0, 1.0)
-    if max(aspects) < 1:
-        shape = (max(aspects), 1.0)
-    elif min(aspects) > 1:
-        shape = (1.0, 1 / min(aspects))
-    height, width = (math.ceil(side * imgsz / stride + _VALIDATION_PAD) * stride for side in shape)
-    return height, width
 
 
 class _Recent:

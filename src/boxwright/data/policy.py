@@ -17,6 +17,7 @@ class ImagePolicy:
     alpha: Literal["drop", "composite"] = "drop"  # composite: over white
     depth16: Literal["high_byte", "percentile"] = "high_byte"  # percentile: 1 % .. 99 % become 0 .. 255
     truncated: Literal["drop", "allow"] = "drop"  # allow: decode what is there, the rest is grey
+    verify: Literal["header", "decode"] = "header"  # when checking: decode only where the header leaves a doubt, or all
     min_side: int = 10  # px; smaller images are dropped
     max_pixels: int = 178_956_970  # checked on the header, before anything is decoded
     max_decoded_mib: int = 512

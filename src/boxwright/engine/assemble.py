@@ -8,15 +8,16 @@ from pathlib import Path
 import torch
 
 from boxwright.config import replace
-from boxwright.data.dataset import read_split
+from boxwright.data.dataset import ImageStore, read_split
 from boxwright.data.formats import open_dataset
-from boxwright.data.loader import TrainLoader, ValLoader, train_loader, val_loader
+from boxwright.data.loader import BatchLoader, TrainLoader, train_loader, val_loader
+from boxwright.data.report import summary_line
 from boxwright.data.sample import DatasetHeader, Records, Split
 from boxwright.engine.distributed import Ranks, wait_for_all
 from boxwright.engine.ema import Ema
 from boxwright.engine.logs import Listener, stage
 from boxwright.engine.optim import Schedule, build_optimizer, choose_optimizer, scaled_decay, warmup_iterations
-from boxwright.engine.precision import choose_precision, default_workers, gradient_scaler
+from boxwright.engine.precision import Resolved, choose_precision, default_workers, gradient_scaler
 from boxwright.engine.recipe import Recipe
 from boxwright.engine.step import Stepper, StepSettings
 from boxwright.errors import ConfigError, DataError
@@ -31,10 +32,11 @@ class Parts:
     recipe: Recipe  # with the batch clamped to the dataset
     header: DatasetHeader
     train: TrainLoader
-    val: ValLoader | None  # None where the dataset has no validation split
+    val: BatchLoader | None  # None where the dataset has no validation split
+    val_records: Records | None
     model: Detector
     stepper: Stepper
-    precision: str
+    precision: Resolved
     workers: int
 
 
@@ -47,7 +49,7 @@ def assemble(
         ConfigError, DataError, CheckpointError: the recipe, the data or the initial weights cannot be used.
     """
     _check(recipe, ranks)
-    header = open_dataset(recipe.data.source, recipe.data)
+    header = open_dataset(recipe.data.source, recipe.data.names)
     if recipe.model.head.num_classes != len(header.names):
         raise ConfigError(
             f"model.head.num_classes: expected {len(header.names)}, the number of classes that {header.source} names, "
@@ -67,20 +69,31 @@ def assemble(
         rank=ranks.rank,
         world=ranks.world,
         epochs=recipe.train.epochs,
+        images=_images(records, recipe, listener),
+        pin_memory=device.type == "cuda",
     )
     model = _build_model(recipe, device, weights, listener, header.names)
     precision = choose_precision(recipe.train.precision, device)
     listener.message(precision.reason)
-    stepper = _stepper(recipe, model, len(loader), len(records.records), precision.value, ranks, device, folder, listener)
-    val = _val_loader(header, recipe, workers, ranks, max(model.strides), listener)
-    return Parts(recipe, header, loader, val, model, stepper, precision.value, workers)
+    stepper = _stepper(
+        recipe, model, len(loader), len(records.records), precision.value, ranks, device, folder, listener
+    )
+    val_records = _read_val(header, recipe, ranks, listener)
+    val = (
+        None
+        if val_records is None
+        else _val_loader(val_records, recipe, workers, ranks, max(model.strides), device, listener)
+    )
+    return Parts(recipe, header, loader, val, val_records, model, stepper, precision.value, workers)
 
 
 def _check(recipe: Recipe, ranks: Ranks) -> None:
     if not recipe.data.source:
         raise ConfigError("data.source: no dataset; name a data.yaml, a folder in YOLO layout or a Pascal VOC folder")
     if recipe.train.batch < ranks.world:
-        raise ConfigError(f"train.batch: expected at least one image for each of {ranks.world} ranks, got {recipe.train.batch}")
+        raise ConfigError(
+            f"train.batch: expected at least one image for each of {ranks.world} ranks, got {recipe.train.batch}"
+        )
 
 
 def _read(header: DatasetHeader, split: Split, recipe: Recipe, ranks: Ranks, listener: Listener) -> Records:
@@ -88,12 +101,25 @@ def _read(header: DatasetHeader, split: Split, recipe: Recipe, ranks: Ranks, lis
     if not ranks.first:
         wait_for_all()
     with stage(listener, f"reading {split} labels", 0):
-        records = read_split(header, split, recipe.data, lambda done, total: listener.advance(done, {"total": total}))
+        records = read_split(header, split, recipe.data, lambda done, total: listener.advance(done, {}))
     if ranks.first:
         wait_for_all()
     if not records.records:
         raise DataError(f"{header.source}: the split '{split}' holds no usable image")
+    warned = any(problem.severity == "warning" for problem in records.report.problems)
+    listener.message(summary_line(split, records.report), "warning" if warned else "info")
     return records
+
+
+def _images(records: Records, recipe: Recipe, listener: Listener) -> ImageStore:
+    """The pixels of a split; fills its cache here when the recipe asks for one."""
+    if recipe.data.cache == "none":
+        return ImageStore(records, recipe.data)
+    with stage(listener, f"caching {records.split} images in {recipe.data.cache}", len(records.records)):
+        store = ImageStore(records, recipe.data, lambda done, total: listener.advance(done, {}))
+    for text in store.messages:
+        listener.message(text, "warning")
+    return store
 
 
 def _fit_batch(recipe: Recipe, images: int, ranks: Ranks, listener: Listener) -> Recipe:
@@ -101,7 +127,9 @@ def _fit_batch(recipe: Recipe, images: int, ranks: Ranks, listener: Listener) ->
         return recipe
     if images < ranks.world:
         raise ConfigError(f"{recipe.data.source}: {images} training images cannot be shared by {ranks.world} ranks")
-    listener.message(f"train.batch: {recipe.train.batch} is more than the {images} training images; using {images}", "warning")
+    listener.message(
+        f"train.batch: {recipe.train.batch} is more than the {images} training images; using {images}", "warning"
+    )
     return replace(recipe, train=replace(recipe.train, batch=images))
 
 
@@ -115,7 +143,9 @@ def _build_model(
     freeze = recipe.train.freeze
     if freeze:
         layers = model.freeze(freeze, bn_eval=recipe.train.frozen_bn_eval)
-        still = "stay fixed" if recipe.train.frozen_bn_eval else "still follow the data (train.frozen_bn_eval fixes them)"
+        still = (
+            "stay fixed" if recipe.train.frozen_bn_eval else "still follow the data (train.frozen_bn_eval fixes them)"
+        )
         listener.message(f"frozen layers: {', '.join(map(str, layers))}; their batch statistics {still}")
     layout = torch.channels_last if recipe.train.channels_last else torch.contiguous_format
     return model.to(device=device, memory_format=layout)  # type: ignore[call-overload, no-any-return]
@@ -126,7 +156,7 @@ def _stepper(
     model: Detector,
     batches: int,
     images: int,
-    precision: str,
+    precision: Resolved,
     ranks: Ranks,
     device: torch.device,
     folder: Path,
@@ -173,18 +203,27 @@ def _stepper(
     )
 
 
+def _read_val(header: DatasetHeader, recipe: Recipe, ranks: Ranks, listener: Listener) -> Records | None:
+    if "val" in header.splits:
+        return _read(header, "val", recipe, ranks, listener)
+    listener.message(
+        f"{header.source}: no validation split; training without metrics, 'best' is the last epoch", "warning"
+    )
+    return None
+
+
 def _val_loader(
-    header: DatasetHeader, recipe: Recipe, workers: int, ranks: Ranks, stride: int, listener: Listener
-) -> ValLoader | None:
-    if "val" not in header.splits:
-        listener.message(f"{header.source}: no validation split; training without metrics, 'best' is the last epoch", "warning")
-        return None
+    records: Records, recipe: Recipe, workers: int, ranks: Ranks, stride: int, device: torch.device, listener: Listener
+) -> BatchLoader:
+    batch = recipe.evaluation.batch or 2 * recipe.train.batch
     return val_loader(
-        _read(header, "val", recipe, ranks, listener),
+        records,
         recipe.data,
-        batch=recipe.evaluation.batch or 2 * recipe.train.batch,
+        batch=max(min(batch, len(records.records)), ranks.world),
         workers=workers,
         rank=ranks.rank,
         world=ranks.world,
         stride=stride,
+        images=_images(records, recipe, listener),
+        pin_memory=device.type == "cuda",
     )

@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: The boxwright authors
 """The state file of a run: everything resume needs in one file, so that it cannot disagree with itself.
 
-A file is written beside its final place, forced to the disk and renamed: killed at any moment, the previous one is whole.
-Only tensors and plain values are inside, and it is read with `weights_only=True`: nothing in it can run code.
+A file is written beside its final place, forced to the disk and renamed: killed at any moment, the previous one is
+whole. Only tensors and plain values are inside, and it is read with `weights_only=True`: nothing in it can run code.
 """
 
 from collections.abc import Callable, Mapping

@@ -6,24 +6,24 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 
-_WIDTH = 4  # panels per row
-_SKIPPED = ("epoch", "seconds")
+_COLUMNS = 4  # panels per row
+_SCORES = ("ap50_95", "ap50", "ap75", "precision", "recall", "f1")  # metrics that get a panel; the table holds all
 
 
 def training_curves(rows: Sequence[Mapping[str, float]]) -> bytes:
-    """PNG of every number over the epochs; a training loss and its validation loss share a panel.
+    """PNG of losses, learning rate and main metrics over the epochs; training and validation loss share a panel.
 
     `rows` are those of `metrics.csv`.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    panels = _panels(rows)
-    high = max(1, math.ceil(len(panels) / _WIDTH))
-    figure = Figure(figsize=(3.4 * _WIDTH, 2.6 * high), layout="constrained")
+    panels = panels_of(rows)
+    high = max(1, math.ceil(len(panels) / _COLUMNS))
+    figure = Figure(figsize=(3.4 * _COLUMNS, 2.6 * high), layout="constrained")
     FigureCanvasAgg(figure)
     for index, (title, names) in enumerate(panels.items()):
-        axes = figure.add_subplot(high, _WIDTH, index + 1)
+        axes = figure.add_subplot(high, _COLUMNS, index + 1)
         for name in names:
             points = [(row["epoch"], row[name]) for row in rows if name in row]
             marker = "." if len(points) < 60 else None
@@ -34,15 +34,19 @@ def training_curves(rows: Sequence[Mapping[str, float]]) -> bytes:
         if len(names) > 1:
             axes.legend(fontsize=7)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
+    figure.savefig(buffer, format="png", dpi=110)
     return buffer.getvalue()
 
 
-def _panels(rows: Sequence[Mapping[str, float]]) -> dict[str, list[str]]:
-    """Panel title to the columns it shows: columns that differ only in `train/` or `val/` share one."""
-    columns = dict.fromkeys(name for row in rows for name in row if name not in _SKIPPED)
-    panels: dict[str, list[str]] = {}
-    for name in columns:
-        kind, _, rest = name.partition("/")
-        panels.setdefault(rest if kind in ("train", "val") and rest else name, []).append(name)
-    return panels
+def panels_of(rows: Sequence[Mapping[str, float]]) -> dict[str, list[str]]:
+    """Title of each panel and the columns it shows: every training loss beside its validation, the scores, lr.
+
+    >>> panels_of([{"epoch": 1.0, "train/main/box": 2.0, "val/main/box": 3.0, "lr": 0.1, "val/box/ap50": 0.5}])
+    {'main/box': ['train/main/box', 'val/main/box'], 'box/ap50': ['val/box/ap50'], 'lr': ['lr']}
+    """
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    losses = [name.removeprefix("train/") for name in columns if name.startswith("train/")]
+    panels = {loss: [name for name in (f"train/{loss}", f"val/{loss}") if name in columns] for loss in losses}
+    scores = [name for name in columns if name.startswith("val/") and name.rpartition("/")[2] in _SCORES]
+    panels |= {name.removeprefix("val/"): [name] for name in scores}
+    return panels | {name: [name] for name in ("lr",) if name in columns}

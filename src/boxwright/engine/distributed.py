@@ -2,10 +2,10 @@
 # SPDX-FileCopyrightText: The boxwright authors
 """Ranks: joining the group that torchrun announces, and the few exchanges the trainer needs.
 
-We write no launcher. `torchrun --nproc-per-node N -m boxwright train ...` sets the environment read here; a rank that fails
-exits, and torchrun then ends the others, so nobody waits for a rank that is gone.
-Batch normalisation uses each rank's own share of the batch (no synchronised statistics); the running statistics of rank 0
-are the ones that are validated and saved.
+We write no launcher. `torchrun --nproc-per-node N -m boxwright train ...` sets the environment read here; a rank that
+fails exits, and torchrun then ends the others, so nobody waits for a rank that is gone.
+Batch normalisation uses each rank's own share of the batch (no synchronised statistics); the running statistics of
+rank 0 are the ones that are validated and saved.
 """
 
 import os
@@ -54,7 +54,9 @@ def announced() -> Ranks:
     except ValueError as error:
         raise ConfigError(f"RANK, WORLD_SIZE and LOCAL_RANK in the environment must be integers: {error}") from None
     if not 0 <= found.rank < found.world:
-        raise ConfigError(f"RANK={found.rank} in the environment is outside 0..{found.world - 1} (WORLD_SIZE={found.world})")
+        raise ConfigError(
+            f"RANK={found.rank} in the environment is outside 0..{found.world - 1} (WORLD_SIZE={found.world})"
+        )
     return found
 
 

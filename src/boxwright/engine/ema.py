@@ -5,11 +5,14 @@
 import copy
 import math
 from collections.abc import Mapping
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from boxwright.errors import CheckpointError
+
+M = TypeVar("M", bound=nn.Module)
 
 
 def ema_factor(updates: int, decay: float = 0.9999, warmup: float = 2000.0) -> float:
@@ -23,14 +26,14 @@ def ema_factor(updates: int, decay: float = 0.9999, warmup: float = 2000.0) -> f
     return decay * (1 - math.exp(-updates / warmup)) if warmup > 0 else decay
 
 
-class Ema:
+class Ema(Generic[M]):
     """An averaged copy of a model: every floating tensor of the state, batch statistics included.
 
     `module` is the copy, in eval mode and without gradients; integer tensors of the state follow the model unchanged.
     """
 
-    def __init__(self, model: nn.Module, decay: float = 0.9999, warmup: float = 2000.0) -> None:
-        self.module = copy.deepcopy(model).eval().requires_grad_(False)
+    def __init__(self, model: M, decay: float = 0.9999, warmup: float = 2000.0) -> None:
+        self.module: M = copy.deepcopy(model).eval().requires_grad_(False)
         self.updates = 0
         self._decay = decay
         self._warmup = warmup
@@ -58,7 +61,9 @@ class Ema:
         tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
         updates = state.get("updates")
         if not isinstance(updates, int):
-            raise CheckpointError("the averaged weights of this state have no update count; the file is not a boxwright state")
+            raise CheckpointError(
+                "the averaged weights of this state have no update count; the file is not a boxwright state"
+            )
         self.module.load_state_dict(tensors)
         self.updates = updates
 

@@ -2,7 +2,7 @@
 # SPDX-FileCopyrightText: The boxwright authors
 """How a run tells the outside what it does, and the table of numbers it keeps. Imports no torch.
 
-The engine never prints: it calls a `Listener`. The command line shows progress bars from it, a notebook may plot from it.
+The engine never prints: it calls a `Listener`. The command line shows progress bars from it, a notebook may plot.
 """
 
 import csv
@@ -17,7 +17,7 @@ MessageSeverity = Literal["info", "warning", "error"]
 class Listener:
     """Hears what a run does; this base class ignores everything, so a subclass overrides only what it shows.
 
-    Stages do not nest in the engine's own use: one ends before the next begins. Only rank 0 of a distributed run calls one.
+    Stages do not nest: one ends before the next begins. Only rank 0 of a distributed run calls a listener.
     """
 
     def stage(self, name: str, total: int) -> None:
@@ -55,7 +55,7 @@ def metrics_table(rows: Sequence[Mapping[str, float]]) -> str:
 
     A value that an epoch does not have (validation every few epochs) stays empty.
 
-    >>> print(metrics_table([{"epoch": 1, "lr": 0.5}, {"epoch": 2, "lr": 0.25, "val/box/ap50": 0.125}]), end="")
+    >>> print(metrics_table([{"epoch": 1.0, "lr": 0.5}, {"epoch": 2.0, "lr": 0.25, "val/box/ap50": 0.125}]), end="")
     epoch,lr,val/box/ap50
     1,0.5,
     2,0.25,0.125

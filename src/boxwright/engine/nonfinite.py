@@ -46,8 +46,8 @@ def find(breakdown: LossBreakdown) -> Finding:
         if not bad:
             continue
         if not terms:
-            value = item.contributions[tuple(bad[0])].item()
-            entry = f"{item.name}: {len(bad)} of {item.contributions.numel()} contributions, first {value} at {_place(item.name, bad[0], breakdown)}"
+            value, place = item.contributions[tuple(bad[0])].item(), _place(item.name, bad[0], breakdown)
+            entry = f"{item.name}: {len(bad)} of {item.contributions.numel()} contributions, first {value} at {place}"
         terms.append(item.name)
         images.update(dict.fromkeys(_images(item.name, bad, breakdown)))
     return Finding(tuple(terms), tuple(images), entry)
@@ -65,19 +65,18 @@ def explain_loss(visit: Visit, epoch: int, saved: Path) -> str:
     return (
         f"epoch {epoch}, iteration {visit.iteration}: the loss is not finite ({visit.total.item()}); "
         f"term {', '.join(found.terms) or 'none alone'} ({found.entry}); images: {where}. "
-        f"The batch and the weights are in {saved}; nothing saved before is lost. Look at these images and their labels, "
-        "then try a lower train.lr0, a longer train.warmup_epochs or train.precision=fp32, and resume"
+        f"{_kept(saved)} Look at these images and their labels, then try a lower train.lr0, a longer "
+        "train.warmup_epochs or train.precision=fp32, and resume"
     )
 
 
 def explain_gradient(visits: Sequence[Visit], names: Sequence[str], epoch: int, saved: Path) -> str:
     """The message of the error for gradients that are not finite although the loss is."""
     more = f" and {len(names) - _MOST} more" if len(names) > _MOST else ""
-    last = visits[-1]
     return (
-        f"epoch {epoch}, iteration {last.iteration}: the loss is finite, the gradient of {', '.join(names[:_MOST])}{more} is not; "
-        f"images: {'; '.join(_paths(visit.batch, ()) for visit in visits)}. "
-        f"The batch and the weights are in {saved}; nothing saved before is lost. Try train.precision=fp32 or a lower train.lr0"
+        f"epoch {epoch}, iteration {visits[-1].iteration}: the loss is finite, but not the gradient of "
+        f"{', '.join(names[:_MOST])}{more}; images: {'; '.join(_paths(visit.batch, ()) for visit in visits)}. "
+        f"{_kept(saved)} Try train.precision=fp32 or a lower train.lr0"
     )
 
 
@@ -129,6 +128,10 @@ def read_replay(path: Path) -> Replay:
         targets=Targets(labels=state["labels"], boxes=state["boxes"], valid=state["valid"]),
         weights=state["weights"],
     )
+
+
+def _kept(saved: Path) -> str:
+    return f"The batch and the weights are in {saved}; nothing saved before is lost."
 
 
 def _images(name: str, bad: Sequence[Sequence[int]], breakdown: LossBreakdown) -> list[int]:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # SPDX-FileCopyrightText: The boxwright authors
-"""Parameter groups, the automatic choice of an optimizer, and the pace (learning rates, momentum, accumulation) of every step.
+"""Parameter groups, the automatic choice of an optimizer, and the pace of every step (rates, momentum, accumulation).
 
 All of it follows from the recipe and the iteration number: nothing here has to be saved but the optimizer's own state.
 
@@ -31,7 +31,13 @@ OPTIMIZERS: Mapping[str, type[Optimizer]] = {
 }
 _MOMENTUM_KEYWORD = ("sgd", "rmsprop")  # the others take `momentum` as beta1
 _FUSED = ("sgd", "adam", "adamw")  # one kernel for all tensors, on CPU too
-_NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm, *([nn.RMSNorm] if hasattr(nn, "RMSNorm") else []))
+_NORMS = (
+    _NormBase,
+    nn.GroupNorm,
+    nn.LayerNorm,
+    nn.LocalResponseNorm,
+    *([nn.RMSNorm] if hasattr(nn, "RMSNorm") else []),
+)
 _SWITCH_TO_SGD = 10_000  # iterations: longer runs of the automatic rule use SGD
 _SHORTEST_WARMUP = 100  # iterations, before the cap at half of the run
 
@@ -96,7 +102,7 @@ def choose_optimizer(config: TrainConfig, *, images: int, num_classes: int) -> O
     """Fills in what the recipe left open (None); a value the user set is never changed.
 
     `auto` takes AdamW for short runs and SGD for long ones.
-    Deviation: an Adam-family optimizer named by the user without `lr0` gets 0.001; 0.01 is SGD's value and diverges there.
+    Deviation: an Adam-family optimizer named by the user without `lr0` gets 0.001; the published 0.01 is SGD's value.
     """
     if config.optimizer == "auto":
         iterations = math.ceil(images / max(config.batch, config.nominal_batch)) * config.epochs
@@ -104,7 +110,7 @@ def choose_optimizer(config: TrainConfig, *, images: int, num_classes: int) -> O
         name = "sgd" if long else "adamw"
         lr0 = 0.01 if long else round(0.002 * 5 / (4 + num_classes), 6)
         momentum, bias_lr = 0.9, 0.0
-        why = f"optimizer auto: {iterations} nominal iterations ({'>' if long else '<='} {_SWITCH_TO_SGD}), {num_classes} classes"
+        why = f"optimizer auto: {iterations} nominal iterations ({'>' if long else '<='} {_SWITCH_TO_SGD})"
     else:
         name = config.optimizer
         lr0 = 0.01 if name in _MOMENTUM_KEYWORD else 0.001

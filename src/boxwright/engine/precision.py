@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,20 +16,22 @@ import torch
 from boxwright.engine.recipe import Precision
 from boxwright.errors import ConfigError
 
+_filling: Any = torch.utils.deterministic  # a module at first sight, an object with properties in truth
+
 Resolved = Literal["fp32", "bf16", "fp16"]
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A setting that was resolved, and the sentence that says why."""
+    """A number format that was settled, and the sentence that says why."""
 
-    value: str
+    value: Resolved
     reason: str
 
 
 def choose_device(name: str, local_rank: int = 0) -> torch.device:
-    """The device of this rank: `auto` takes a CUDA device if there is one; "cuda" without an index takes the local rank's.
+    """The device of this rank: `auto` takes CUDA if there is some; "cuda" alone takes the local rank's.
 
     Raises:
         ConfigError: the name is not a device, or this machine does not have it.
@@ -63,8 +65,10 @@ def choose_precision(name: Precision, device: torch.device) -> Choice:
         return Choice(name, f"precision {name} (as set)")
     if device.type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
-        return Choice("bf16", "precision auto: bf16, native on this GPU") if fast else Choice(
-            "fp16", "precision auto: fp16 with a gradient scaler, this GPU has no native bf16"
+        return (
+            Choice("bf16", "precision auto: bf16, native on this GPU")
+            if fast
+            else Choice("fp16", "precision auto: fp16 with a gradient scaler, this GPU has no native bf16")
         )
     if device.type == "cpu" and cpu_has_bf16():
         return Choice("bf16", "precision auto: bf16, this CPU has bf16 instructions")
@@ -128,11 +132,11 @@ def determinism(device: torch.device, enabled: bool) -> Iterator[None]:
         yield
         return
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    fill, benchmark = torch.utils.deterministic.fill_uninitialized_memory, torch.backends.cudnn.benchmark
+    fill, benchmark = _filling.fill_uninitialized_memory, torch.backends.cudnn.benchmark
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read by cuBLAS when it starts
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # nobody reads memory they did not write
+    _filling.fill_uninitialized_memory = False  # nobody reads memory they did not write
     torch.backends.cudnn.benchmark = False
     try:
         with warnings.catch_warnings():
@@ -140,5 +144,5 @@ def determinism(device: torch.device, enabled: bool) -> Iterator[None]:
             yield
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
-        torch.utils.deterministic.fill_uninitialized_memory = fill
+        _filling.fill_uninitialized_memory = fill
         torch.backends.cudnn.benchmark = benchmark

@@ -105,7 +105,7 @@ class Predictor:
 
         A file of a folder or pattern that cannot be read is a warning to the listener and left out.
         """
-        sources = Sources(source, on_skip=lambda text: self.listener.message(f"skipped {text}", "warning"))
+        sources = Sources(source, on_problem=lambda text: self.listener.message(text, "warning"))
         frames, done = iter(sources), 0
         with stage(self.listener, "predict", sources.total or 0):
             while group := list(itertools.islice(frames, self.batch)):
@@ -114,7 +114,8 @@ class Predictor:
                 done += len(group)
                 self.listener.advance(done, {})
         if sources.skipped:
-            self.listener.message(f"{sources.skipped} files could not be read and were skipped", "warning")
+            were = "was" if sources.skipped == 1 else "were"
+            self.listener.message(f"{sources.skipped} of the files could not be read and {were} left out", "warning")
 
     def _look(self, frames: Sequence[Frame]) -> list[Detections]:
         """Detections of some frames; those with the same network size go through the model together."""
@@ -152,11 +153,12 @@ def _lay_in(image: np.ndarray, box: Letterbox) -> np.ndarray:
 
 
 def _multiple(imgsz: int, stride: int) -> int:
-    if imgsz < stride or imgsz % stride:
-        low = max(imgsz // stride, 1) * stride
-        raise ConfigError(
-            f"imgsz: expected a multiple of {stride}, got {imgsz}; the closest are {low} and {low + stride}"
-        )
+    if imgsz < stride:
+        raise ConfigError(f"imgsz: expected a multiple of {stride}, got {imgsz}; the closest is {stride}")
+    if imgsz % stride:
+        low = imgsz // stride * stride
+        near = f"the closest are {low} and {low + stride}"
+        raise ConfigError(f"imgsz: expected a multiple of {stride}, got {imgsz}; {near}")
     return imgsz
 
 

@@ -33,16 +33,16 @@ class History:
     def add(self, row: dict[str, float], fitness: float | None) -> bool:
         """Notes a finished epoch and says whether it is the best so far.
 
-        Without a fitness (no validation in this run) the last epoch counts as the best. While the best fitness is 0,
-        the last epoch is the best.
+        An epoch that was not validated (None) never is. While the best fitness is 0, the last
+        validated epoch is the best.
         """
         self.epoch += 1
         self.rows.append(row)
-        better = fitness is None or fitness > self.best_fitness or self.best_fitness == 0
-        if better:
-            self.best_epoch = self.epoch
-            self.best_fitness = max(self.best_fitness, fitness or 0.0)
-        return better
+        if fitness is None or not (fitness > self.best_fitness or self.best_fitness == 0):
+            return False
+        self.best_epoch = self.epoch
+        self.best_fitness = fitness
+        return True
 
     def out_of_patience(self, patience: int) -> bool:
         """Whether `patience` epochs passed without a better fitness; 0 never loses patience."""
@@ -50,12 +50,19 @@ class History:
 
 
 def save_epoch(
-    folder: RunFolder, recipe: Recipe, header: DatasetHeader, stepper: Stepper, history: History, leftovers: Mapping[str, Tensor], *, best: bool
+    folder: RunFolder,
+    recipe: Recipe,
+    header: DatasetHeader,
+    stepper: Stepper,
+    history: History,
+    leftovers: Mapping[str, Tensor],
+    *,
+    best: bool,
 ) -> None:
     """Writes the weights, the table and, last, the state.
 
-    Resume reads the state only. Killed in between, the other files are one epoch ahead of it and are written again, equal, by the
-    resumed run.
+    Resume reads the state only. Killed in between, the other files are one epoch ahead of it and are written again,
+    equal, by the resumed run.
     """
     metadata = weights_metadata(recipe, header, history)
     average = stepper.ema.module.state_dict()

@@ -80,7 +80,9 @@ class RunFolder:
             CheckpointError: it cannot be made or written to.
         """
         if self.holds_run:
-            raise ConfigError(f"{self.root}: holds a run already and is never overwritten; resume it, or name another folder")
+            raise ConfigError(
+                f"{self.root}: holds a run already and is never overwritten; resume it, or name another folder"
+            )
         try:
             (self.root / "weights").mkdir(parents=True)
         except OSError as error:
@@ -101,7 +103,11 @@ def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[
     old, new = _flat(before), _flat(now)
     missing = "(not set)"
     paths = dict.fromkeys([*old, *new])
-    return {path: (old.get(path, missing), new.get(path, missing)) for path in paths if old.get(path, missing) != new.get(path, missing)}
+    return {
+        path: (old.get(path, missing), new.get(path, missing))
+        for path in paths
+        if old.get(path, missing) != new.get(path, missing)
+    }
 
 
 def check_resumable(changes: Mapping[str, tuple[Any, Any]]) -> list[str]:
@@ -147,7 +153,11 @@ def _version(package: str) -> str:
 
 def _flat(tree: object, prefix: str = "") -> dict[str, Any]:
     if isinstance(tree, Mapping) and tree:
-        return {path: value for key, item in tree.items() for path, value in _flat(item, f"{prefix}.{key}" if prefix else str(key)).items()}
+        return {
+            path: value
+            for key, item in tree.items()
+            for path, value in _flat(item, f"{prefix}.{key}" if prefix else str(key)).items()
+        }
     if isinstance(tree, list) and tree:
         return {path: value for i, item in enumerate(tree) for path, value in _flat(item, f"{prefix}.{i}").items()}
     return {prefix: tree}

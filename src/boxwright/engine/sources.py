@@ -12,12 +12,10 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
+from boxwright.data.formats.listing import IMAGE_SUFFIXES
 from boxwright.data.images import read_image
 from boxwright.errors import DataError, ShapeError
 
-IMAGE_SUFFIXES = frozenset(
-    (".bmp", ".dib", ".jpe", ".jpeg", ".jpg", ".jp2", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-)
 VIDEO_SUFFIXES = frozenset((".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv"))
 
 
@@ -32,19 +30,20 @@ class Frame:
 class Sources:
     """Frames of a source, read as they are asked for, so a long video never lies in memory.
 
-    A source is a file (image or video), a folder (its own images and videos, by name), a glob pattern ("shots/**/*.jpg"),
-    an array of RGB pixels (height, width, 3) uint8, a PIL image, or a list of these. A file that cannot be read is an
-    error when it was named itself; one met in a folder or pattern is reported to `on_skip`, counted and left out.
+    A source is a file (image or video), a folder (its own images and videos, by name), a glob pattern
+    ("shots/**/*.jpg"), an array of RGB pixels (height, width, 3) uint8, a PIL image, or a list of these. A file that
+    cannot be read is an error when it was named itself; one met in a folder or pattern is reported to `on_problem`,
+    counted and left out.
 
     Raises:
         DataError: nothing is there, or it is neither an image nor a video.
         ShapeError: an array is not RGB uint8.
     """
 
-    def __init__(self, source: Any, on_skip: Callable[[str], None] | None = None) -> None:
+    def __init__(self, source: Any, on_problem: Callable[[str], None] | None = None) -> None:
         self.skipped = 0
         self.frames_read = 0
-        self._on_skip = on_skip or (lambda text: None)
+        self._on_problem = on_problem or (lambda text: None)
         self._items = _expand(source)
 
     @property
@@ -55,7 +54,7 @@ class Sources:
     def __iter__(self) -> Iterator[Frame]:
         for item in self._items:
             try:
-                for frame in _frames(item, self._skip):
+                for frame in _frames(item, self._on_problem):
                     self.frames_read += 1
                     yield frame
             except DataError as error:
@@ -67,7 +66,7 @@ class Sources:
 
     def _skip(self, text: str) -> None:
         self.skipped += 1
-        self._on_skip(text)
+        self._on_problem(f"{text}; left out")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +90,8 @@ def _expand(source: Any) -> list[_Item]:
     if isinstance(source, Sequence):
         return [item for part in source for item in _expand(part)]
     raise DataError(
-        f"source: expected a path, a glob pattern, an RGB array, a PIL image or a list of these, got {type(source).__name__}"
+        "source: expected a path, a glob pattern, an RGB array, a PIL image or a list of these, "
+        f"got {type(source).__name__}"
     )
 
 
@@ -163,4 +163,4 @@ def _video_frames(path: Path, report: Callable[[str], None]) -> Iterator[Frame]:
     if not number:
         raise DataError(f"{path}: no frame of this video could be decoded")
     if number < announced:
-        report(f"{path}: {number} of {announced} announced frames could be decoded; the rest was left out")
+        report(f"{path}: {number} of {announced} announced frames could be decoded; the rest is left out")

@@ -22,9 +22,10 @@ from boxwright.engine.distributed import Ranks, mean_over_ranks
 from boxwright.engine.ema import Ema
 from boxwright.engine.nonfinite import Visit, explain_gradient, explain_loss, not_finite_gradients, save_replay
 from boxwright.engine.optim import Schedule, set_pace
-from boxwright.engine.precision import autocast
+from boxwright.engine.precision import Resolved, autocast
 from boxwright.errors import TrainingError
 from boxwright.losses.criterion import Criterion
+from boxwright.models.detector import Detector
 from boxwright.ops.grid import grid_for_image
 from boxwright.structures import Grid, LossBreakdown
 
@@ -75,7 +76,7 @@ class StepSettings:
     """What every step of a run has in common."""
 
     device: torch.device
-    precision: str
+    precision: Resolved
     channels_last: bool
     clip_norm: float  # 0 never clips
     multi_scale: bool
@@ -85,15 +86,15 @@ class StepSettings:
 
 
 class Stepper:
-    """Owns what a step changes: the model's weights, the optimizer, the scaler, the average, and the accumulation in flight."""
+    """Owns what a step changes: weights, optimizer, scaler, average, and the accumulation in flight."""
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Detector,
         criterion: Criterion,
         optimizer: Optimizer,
         schedule: Schedule,
-        ema: Ema,
+        ema: Ema[Detector],
         scaler: torch.amp.GradScaler,
         strides: Sequence[int],
         settings: StepSettings,
@@ -147,8 +148,8 @@ class Stepper:
         self._visits.append(Visit(iteration, batch, breakdown, total.detach()))
         if settings.device.type == "cpu":  # reading a number is free here; a GPU is asked once per optimizer step
             self._check_losses(epoch)
-        # Gradients are averaged over ranks, contributions are already shares of the global sum.
-        self.scaler.scale(total * settings.ranks.world).backward()
+        # Never divided by the accumulation: the sum over batches is what the nominal batch means.
+        torch.autograd.backward(self.scaler.scale(total))
         return breakdown
 
     def _step(self, epoch: int) -> None:
@@ -192,7 +193,9 @@ class Stepper:
         if names:  # a norm can overflow although every entry is finite: clipping by it would stop all learning
             saved = self._save(self._visits[-1], epoch)
             raise TrainingError(explain_gradient(self._visits, names, epoch, saved))
-        raise TrainingError(f"epoch {epoch}: the norm of the gradients overflows; lower train.lr0 or use train.precision=fp32")
+        raise TrainingError(
+            f"epoch {epoch}: the norm of the gradients overflows; lower train.lr0 or use train.precision=fp32"
+        )
 
     def _save(self, visit: Visit, epoch: int) -> Path:
         rank = f"-rank{self.settings.ranks.rank}" if self.settings.ranks.world > 1 else ""

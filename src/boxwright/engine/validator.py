@@ -4,6 +4,7 @@
 
 import time
 from collections.abc import Iterable, Sequence, Sized
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -20,7 +21,7 @@ from boxwright.errors import ConfigError, ShapeError
 from boxwright.evaluation.evaluator import EvaluationConfig, EvaluationResult, Evaluator
 from boxwright.losses.criterion import Criterion
 from boxwright.models.detector import Detector
-from boxwright.ops.collective import alone
+from boxwright.ops.collective import alone, sum_over_ranks
 from boxwright.structures import Outputs
 from boxwright.tasks.base import Task
 from boxwright.tasks.detect import DETECT
@@ -51,10 +52,10 @@ def validate(
 ) -> Validation:
     """Metrics, and losses if a criterion is given, of the model over this rank's share of the images.
 
-    Runs a folded channels-last copy; the model itself stays as it is, in its mode. The forward pass runs in `precision`,
-    boxes and losses in float32. Each rank computes its losses alone, batch by batch, and they are averaged over images,
-    so the result does not depend on the number of ranks as long as the batches are the same. Every rank must call it;
-    rank 0 scores and all get the result.
+    Runs a folded channels-last copy; the model itself stays as it is, in its mode. The forward pass runs in
+    `precision`, boxes and losses in float32. Every rank must call it, rank 0 scores, and all get the same answer: that
+    of one rank with the same global batches. Ranks with unequal numbers of batches still work; each then normalises
+    its losses by its own counts.
 
     Raises:
         ConfigError: the names do not fit the model's classes.
@@ -62,11 +63,10 @@ def validate(
     """
     if len(names) != model.num_classes:
         raise ConfigError(f"names: expected {model.num_classes} names, one per class of the model, got {len(names)}")
-    listener = listener or Listener()
     copy = model.fold().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     copy = copy.to(device)
     resolved = choose_precision(precision, device).value
-    evaluator, losses = task.evaluator(names, config), _LossMeter(criterion, copy.strides)
+    evaluator, losses = task.evaluator(names, config), _LossMeter(criterion, copy.strides, _in_step(loader))
     began = time.perf_counter()
     with stage(listener or Listener(), stage_name, _length(loader)):
         for done, batch in enumerate(loader, 1):
@@ -87,23 +87,25 @@ def validate(
 
 
 class _LossMeter:
-    """Means of the loss components over images, from batches that one rank scores alone."""
+    """Means of the loss components over images."""
 
-    def __init__(self, criterion: Criterion | None, strides: Sequence[int]) -> None:
-        self.criterion, self.strides = criterion, tuple(strides)
+    def __init__(self, criterion: Criterion | None, strides: Sequence[int], in_step: bool) -> None:
+        self.criterion, self.strides, self.in_step = criterion, tuple(strides), in_step
         self.sums: dict[str, float] = {}
         self.images = 0
 
     def add(self, outputs: Outputs, batch: Batch, device: torch.device) -> None:
         if self.criterion is None:
             return
-        with torch.inference_mode(), alone():
+        with torch.inference_mode(), nullcontext() if self.in_step else alone():
             targets = prepare(batch, self.criterion, self.strides).targets.to(device)
             components = self.criterion(outputs, targets).components
-            values = torch.stack(list(components.values())).tolist()
+            # In step, a rank holds its part of each sum over the global batch; the parts are added in `merge`.
+            images = sum_over_ranks(torch.tensor(float(len(batch)), device=device))
+            values = (torch.stack(list(components.values())) * images).tolist()
         for name, value in zip(components, values, strict=True):
-            self.sums[name] = self.sums.get(name, 0.0) + value * batch.images.shape[0]
-        self.images += batch.images.shape[0]
+            self.sums[name] = self.sums.get(name, 0.0) + value
+        self.images += len(batch)
 
     def merge(self, others: Iterable[tuple[dict[str, float], int]]) -> None:
         for sums, images in others:
@@ -140,6 +142,15 @@ def _merge(evaluator: Evaluator, losses: _LossMeter) -> Validation:
     evaluator.merge(state for state, _, _ in gathered[1:])
     losses.merge((sums, images) for _, sums, images in gathered[1:])
     return same_everywhere(Validation(evaluator.result(), losses.means()))
+
+
+def _in_step(loader: Iterable[Batch]) -> bool:
+    """Whether all ranks have as many batches, so that exchanges within a batch find their partners."""
+    if not dist.is_available() or not dist.is_initialized():
+        return True
+    lengths: list[int] = [0] * dist.get_world_size()
+    dist.all_gather_object(lengths, _length(loader))
+    return len(set(lengths)) == 1 and lengths[0] > 0
 
 
 def _length(loader: Iterable[Batch]) -> int:

@@ -43,8 +43,8 @@ class Curves:
 def match(scene: Scene, thresholds: np.ndarray = THRESHOLDS) -> Bool[np.ndarray, "n T"]:
     """Which detections are right, at each overlap threshold.
 
-    A detection claims the label of its class that it overlaps most; among several claims on one label the detection with
-    the highest score wins.
+    A detection claims the label of its class that it overlaps most; among several claims on one label the detection
+    with the highest score wins.
     """
     right = np.zeros((len(scene.scores), len(thresholds)), bool)
     if not right.size or not len(scene.true_labels):

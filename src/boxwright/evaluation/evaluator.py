@@ -143,8 +143,8 @@ class Evaluator:
         for what, labels in (("detections", scene.labels), ("truths", scene.true_labels)):
             if len(labels) and not 0 <= labels.min() <= labels.max() < len(self.names):
                 raise ShapeError(
-                    f"Evaluator.update: {what} of image {scene.index}: expected labels from 0 to {len(self.names) - 1}, "
-                    f"got {labels.min()} to {labels.max()}"
+                    f"Evaluator.update: {what} of image {scene.index}: expected labels from 0 to "
+                    f"{len(self.names) - 1}, got {labels.min()} to {labels.max()}"
                 )
 
 

@@ -116,7 +116,8 @@ def _confusion_plot(matrix: np.ndarray, names: Sequence[str]) -> Any:
     axes = figure.add_subplot()
     image = axes.imshow(np.where(matrix > 0, share, np.nan), cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.7)
-    small = float(np.clip(140 / len(labels), 4, 9))
+    cell = side * 72 * 0.8 / len(labels)  # points
+    small = float(np.clip(0.45 * cell, 4, 9))
     axes.set_xticks(range(len(labels)), labels, rotation=90 if len(labels) > 6 else 0, fontsize=small)
     axes.set_yticks(range(len(labels)), labels, fontsize=small)
     axes.set(xlabel="true", ylabel="predicted")

@@ -90,7 +90,9 @@ class Criterion:
 
     def _rule(self, role: str) -> Rule:
         if role not in self.rules:
-            raise ConfigError(f"criterion.rules: no rule for predictions of role '{role}'; rules: {', '.join(self.rules)}")
+            raise ConfigError(
+                f"criterion.rules: no rule for predictions of role '{role}'; rules: {', '.join(self.rules)}"
+            )
         return self.rules[role]
 
     def _scale(self, preds: Predictions) -> "float | Tensor":

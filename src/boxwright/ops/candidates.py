@@ -25,9 +25,7 @@ def lay_out_candidates(targets: Targets, grid: Grid) -> Candidates:
     batch, slots = labels.shape
     image, slot = np.nonzero(valid)
     box = boxes[image, slot]
-    rectangles = [
-        _rectangle(box, shape, stride) for shape, stride in zip(grid.shapes, grid.level_strides, strict=True)
-    ]
+    rectangles = [_rectangle(box, shape, stride) for shape, stride in zip(grid.shapes, grid.level_strides, strict=True)]
     # (objects, levels): by object first, then level, as the order of pairs wants it.
     column, columns, row, rows = (np.stack(part, axis=1) for part in zip(*rectangles, strict=True))
     inside = (columns * rows).sum(axis=1)
@@ -63,7 +61,9 @@ def _check(boxes: np.ndarray, labels: np.ndarray, valid: np.ndarray) -> None:
     ):
         if (bad & valid).any():
             image, slot = np.argwhere(bad & valid)[0].tolist()
-            raise ShapeError(f"Targets.{field}: expected {expected}, got {got[image, slot]} at image {image}, slot {slot}")
+            raise ShapeError(
+                f"Targets.{field}: expected {expected}, got {got[image, slot]} at image {image}, slot {slot}"
+            )
 
 
 def _rectangle(box: np.ndarray, shape: tuple[int, int], stride: int) -> tuple[np.ndarray, ...]:

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 import torch
 
-CACHE_ELEMENTS = 1 << 19  # elementwise work on 2 MB of float32 stays in a core's cache; larger pieces run at memory speed
+CACHE_ELEMENTS = (
+    1 << 19
+)  # elementwise work on 2 MB of float32 stays in a core's cache; larger pieces run at memory speed
 DEVICE_ELEMENTS = 1 << 27  # an accelerator prefers few large kernels; this only bounds the memory of temporaries
 
 
@@ -24,4 +26,4 @@ def image_chunks(sizes: Sequence[int], device: torch.device, cache_elements: int
             chunks.append(slice(first, image))
             first, held = image, 0
         held += size
-    return [*chunks, slice(first, len(sizes))] if sizes else chunks
+    return [*chunks, slice(first, len(sizes))]

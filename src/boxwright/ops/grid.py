@@ -22,7 +22,9 @@ def make_grid(
         ShapeError: shapes and strides differ in number, or there are none.
     """
     if not shapes or len(shapes) != len(strides):
-        raise ShapeError(f"make_grid: expected one stride per level, got {len(shapes)} shapes and {len(strides)} strides")
+        raise ShapeError(
+            f"make_grid: expected one stride per level, got {len(shapes)} shapes and {len(strides)} strides"
+        )
     points, step, level = [], [], []
     for index, ((rows, columns), stride) in enumerate(zip(shapes, strides, strict=True)):
         y = (torch.arange(rows, dtype=torch.float32, device=device) + 0.5) * stride

@@ -13,7 +13,10 @@ Boxes = TypeVar("Boxes", bound=Any)  # numpy array or torch tensor of shape (...
 
 @dataclass(frozen=True, slots=True)
 class Letterbox:
-    """An image resized to `resized` and laid into `target` at (`top`, `left`); the rest is padding. All sizes (h, w) px."""
+    """An image resized to `resized` and laid into `target` at (`top`, `left`); the rest is padding.
+
+    Sizes are (height, width) in pixels.
+    """
 
     source: tuple[int, int]
     target: tuple[int, int]
@@ -30,7 +33,7 @@ class Letterbox:
         """Boxes, px xyxy of the original image, in pixels of the network input; not clipped."""
         _require_boxes(boxes)
         gain_y, gain_x = self.gain
-        result = _copy(boxes)
+        result: Boxes = _copy(boxes)
         result[..., 0::2] = boxes[..., 0::2] * gain_x + self.left
         result[..., 1::2] = boxes[..., 1::2] * gain_y + self.top
         return result
@@ -43,7 +46,7 @@ class Letterbox:
         _require_boxes(boxes)
         height, width = self.source
         gain_y, gain_x = self.gain
-        result = _copy(boxes)
+        result: Boxes = _copy(boxes)
         result[..., 0::2] = ((boxes[..., 0::2] - self.left) / gain_x).clip(0, width)
         result[..., 1::2] = ((boxes[..., 1::2] - self.top) / gain_y).clip(0, height)
         return result

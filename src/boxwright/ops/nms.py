@@ -2,9 +2,9 @@
 # SPDX-FileCopyrightText: The boxwright authors
 """Non-maximum suppression in plain torch and numpy: exact greedy result, cost near the number of boxes that are kept.
 
-Boxes are visited in blocks, best scores first. A block is first cleared of what the boxes kept so far suppress; only its
-survivors are compared with each other. The walk ends when enough boxes are kept, so the tail of 30 000 weak candidates
-is never looked at, and nothing of size N x N ever exists.
+Boxes are visited in blocks, best scores first. A block is first cleared of what the boxes kept so far suppress; only
+its survivors are compared with each other. The walk ends when enough boxes are kept, so the tail of 30 000 weak
+candidates is never looked at, and nothing of size N x N ever exists.
 """
 
 import numpy as np

@@ -4,7 +4,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from boxwright.evaluation.evaluator import EvaluationConfig, Evaluator
 from boxwright.ops.letterbox import Letterbox
@@ -12,6 +12,7 @@ from boxwright.structures import Detections, Predictions
 from boxwright.tasks.postprocess import Kept
 
 
+@runtime_checkable  # the tests check calls at run time
 class Finish(Protocol):
     """Turns kept rows into Detections; tasks with masks or keypoints gather those from `preds` by `Kept.anchors`."""
 
@@ -29,6 +30,7 @@ class Finish(Protocol):
         ...
 
 
+@runtime_checkable
 class Select(Protocol):
     """Picks the rows of every image that are worth finishing."""
 

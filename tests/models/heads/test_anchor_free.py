@@ -22,7 +22,9 @@ def build(num_classes: int = 3, num_bins: int = 16, channels: tuple[int, ...] = 
 
 def maps_of(channels: tuple[int, ...], batch: int = 2, side: int = 8) -> tuple[torch.Tensor, ...]:
     generator = torch.Generator().manual_seed(0)
-    return tuple(torch.randn(batch, width, side >> i, side >> i, generator=generator) for i, width in enumerate(channels))
+    return tuple(
+        torch.randn(batch, width, side >> i, side >> i, generator=generator) for i, width in enumerate(channels)
+    )
 
 
 @pytest.mark.parametrize("num_classes", PRIORS)

@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: The boxwright authors
 """Room card: augmentation of training samples (numpy and OpenCV, no torch).
 
-Lives here: how one training sample is drawn. `geometry` (one 3x3 matrix moves pixels and points), `mosaic` (tiles, mixup),
-`color` (HSV), `pipeline` (`AugmentConfig` and the order of the steps).
+Lives here: how one training sample is drawn. `geometry` (one 3x3 matrix moves pixels and points), `mosaic` (tiles and
+mixup), `color` (HSV), `pipeline` (`AugmentConfig` and the order of the steps).
 May import: `boxwright.ops.letterbox`, `boxwright.data.sample`, `boxwright.config`, `boxwright.errors`.
 To add one more: a function that takes the image, the points and a `numpy.random.Generator` in its file, a field in
 `AugmentConfig`, a line in `pipeline.build_sample`, a test of the same name.

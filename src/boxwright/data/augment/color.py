@@ -11,7 +11,7 @@ _STRIP = 64  # rows at a time: the intermediate images of one strip stay in the 
 
 
 def hsv_tables(hue: float, saturation: float, value: float) -> UInt8[np.ndarray, "3 256"]:
-    """Look-up tables of 8-bit HSV: hue shifted by a fraction of the circle, saturation and value multiplied and clipped.
+    """Tables of 8-bit HSV: hue shifted by a fraction of the circle, saturation and value multiplied and clipped.
 
     Hue is stored as 0..179. Grey stays grey: saturation 0 maps to 0 for every factor.
     """

@@ -6,7 +6,6 @@ Coordinates are continuous: pixel k covers [k, k + 1), its centre is k + 0.5.
 """
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import cv2
 import numpy as np
@@ -22,21 +21,6 @@ _MIN_DEPTH = 1e-3  # homogeneous coordinate; a corner nearer to the horizon has 
 
 Matrix = Float64[np.ndarray, "3 3"]
 Boxes = Float64[np.ndarray, "n 4"]
-
-
-class WarpRanges(Protocol):
-    """The settings `draw_warp` reads; `AugmentConfig` has them."""
-
-    @property
-    def degrees(self) -> float: ...
-    @property
-    def translate(self) -> float: ...
-    @property
-    def scale(self) -> float: ...
-    @property
-    def shear(self) -> float: ...
-    @property
-    def perspective(self) -> float: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,23 +47,35 @@ class Picture:
     areas: Float64[np.ndarray, " n"]  # px^2 before the warp, for `keep_visible`
 
 
-def draw_warp(rng: np.random.Generator, ranges: WarpRanges, canvas: int, output: int) -> Warp:
-    """A random transform of a square canvas about its centre into a square output; always draws nine numbers.
+def draw_warp(
+    rng: np.random.Generator,
+    canvas: int,
+    output: int,
+    *,
+    degrees: float = 0.0,
+    translate: float = 0.0,
+    scale: float = 0.0,
+    shear: float = 0.0,
+    perspective: float = 0.0,
+) -> Warp:
+    """A random transform of a square canvas about its centre into a square output; always draws eight numbers.
+
+    Ranges are those of `AugmentConfig`.
 
     matrix = T S R P C (right to left): centre, perspective, rotate and scale, shear, move to the drawn place.
     Source: spec/recipe section 6.
     """
     draws = rng.uniform(-1, 1, 8)
-    scale = float(rng.uniform(1 - ranges.scale, 1 + ranges.scale))
-    centre, perspective, shear, place = np.eye(3), np.eye(3), np.eye(3), np.eye(3)
+    size = 1 + draws[7] * scale
+    centre, tilt, rotate, slant, place = (np.eye(3) for _ in range(5))
     centre[:2, 2] = -canvas / 2
-    perspective[2, :2] = draws[0:2] * ranges.perspective
-    angle = np.deg2rad(draws[2] * ranges.degrees)
-    cosine, sine = scale * np.cos(angle), scale * np.sin(angle)
-    rotate = np.array([[cosine, sine, 0], [-sine, cosine, 0], [0, 0, 1.0]])
-    shear[0, 1], shear[1, 0] = np.tan(np.deg2rad(draws[3:5] * ranges.shear))
-    place[:2, 2] = (0.5 + draws[5:7] * ranges.translate) * output
-    return Warp(place @ shear @ rotate @ perspective @ centre, scale)
+    tilt[2, :2] = draws[0:2] * perspective
+    angle = np.deg2rad(draws[2] * degrees)
+    cosine, sine = size * np.cos(angle), size * np.sin(angle)
+    rotate[:2, :2] = [[cosine, sine], [-sine, cosine]]
+    slant[[0, 1], [1, 0]] = np.tan(np.deg2rad(draws[3:5] * shear))
+    place[:2, 2] = (0.5 + draws[5:7] * translate) * output
+    return Warp(place @ slant @ rotate @ tilt @ centre, float(size))
 
 
 def warp_image(image: UInt8[np.ndarray, "h w 3"], matrix: Matrix, size: int) -> UInt8[np.ndarray, "size size 3"]:
@@ -93,8 +89,8 @@ def warp_image(image: UInt8[np.ndarray, "h w 3"], matrix: Matrix, size: int) -> 
     centred = np.linalg.inv(half) @ matrix @ half
     fill = (FILL, FILL, FILL)
     if centred[2, :2].any():
-        return cv2.warpPerspective(image, centred, (size, size), borderValue=fill)  # type: ignore[return-value]
-    return cv2.warpAffine(image, centred[:2], (size, size), borderValue=fill)  # type: ignore[return-value]
+        return cv2.warpPerspective(image, centred, (size, size), borderValue=fill)
+    return cv2.warpAffine(image, centred[:2], (size, size), borderValue=fill)
 
 
 def warp_boxes(boxes: Boxes, matrix: Matrix) -> Boxes:

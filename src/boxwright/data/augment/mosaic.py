@@ -43,7 +43,7 @@ class Span:
 
 
 def draw_mosaic_layout(rng: np.random.Generator, tiles: Sequence[Sample], imgsz: int) -> Layout:
-    """Four tiles around a random point of a canvas of twice the side: top left, top right, bottom left, bottom right."""
+    """Four tiles around a random point of a canvas of twice the side: top left and right, bottom left and right."""
     y = int(rng.uniform(imgsz / 2, 3 * imgsz / 2))
     x = int(rng.uniform(imgsz / 2, 3 * imgsz / 2))
     offsets = []
@@ -61,15 +61,18 @@ def centred_layout(tile: Sample, imgsz: int) -> Layout:
 
 
 def render(layout: Layout, warp: Warp, size: int) -> Picture:
-    """The layout moved by `warp` into size x size pixels, with every box that has an area on the canvas; not clipped."""
+    """The layout moved by `warp` into size x size pixels, with the boxes that have an area on the canvas, not clipped.
+
+    Only pixels are read from the tiles; the result is new memory.
+    """
     render_tiles = _render_direct if warp.axis_aligned else _render_canvas
-    image, moved = render_tiles(layout, warp.matrix, size)
-    kept = [_on_canvas(layout, place) for place in range(len(layout.tiles))]
-    boxes = np.concatenate([boxes[keep] for boxes, (_, keep) in zip(moved, kept, strict=True)])
-    labels = np.concatenate([tile.instances.labels[keep] for tile, (_, keep) in zip(layout.tiles, kept, strict=True)])
-    canvas = np.concatenate([boxes[keep] for boxes, keep in kept])
-    areas = (canvas[:, 2] - canvas[:, 0]) * (canvas[:, 3] - canvas[:, 1])
-    return Picture(image, boxes, labels, areas)
+    canvas = [_on_canvas(layout, place) for place in range(len(layout.tiles))]
+    image, moved = render_tiles(layout, canvas, warp.matrix, size)
+    before, boxes = np.concatenate(canvas), np.concatenate(moved)
+    labels = np.concatenate([tile.instances.labels for tile in layout.tiles])
+    areas = (before[:, 2] - before[:, 0]) * (before[:, 3] - before[:, 1])
+    keep = areas > 0  # clipping left no negative sides
+    return Picture(image, boxes[keep], labels[keep], areas[keep])
 
 
 def blend(first: Picture, second: Picture, share: float) -> Picture:
@@ -80,33 +83,35 @@ def blend(first: Picture, second: Picture, share: float) -> Picture:
     # addWeighted rounds; just under half less makes it truncate.
     image = cv2.addWeighted(first.image, share, second.image, 1 - share, -0.4999)
     return Picture(
-        image,  # type: ignore[arg-type]
+        image,
         np.concatenate((first.boxes, second.boxes)),
         np.concatenate((first.labels, second.labels)),
         np.concatenate((first.areas, second.areas)),
     )
 
 
-def _on_canvas(layout: Layout, place: int) -> tuple[Boxes, np.ndarray]:
-    """Boxes of one tile on the canvas, clipped to it, and which of them have an area."""
+def _on_canvas(layout: Layout, place: int) -> Boxes:
+    """Boxes of one tile on the canvas, clipped to it."""
     x, y = layout.offsets[place]
-    boxes = layout.tiles[place].instances.boxes.astype(np.float64)
-    boxes = (boxes + (x, y, x, y)).clip(0, layout.size)
-    return boxes, (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+    shift = np.array([x, y, x, y], np.float64)
+    return (layout.tiles[place].instances.boxes + shift).clip(0, layout.size)
 
 
-def _render_canvas(layout: Layout, matrix: Matrix, size: int) -> tuple[UInt8[np.ndarray, "s s 3"], list[Boxes]]:
+def _render_canvas(
+    layout: Layout, canvas_boxes: list[Boxes], matrix: Matrix, size: int
+) -> tuple[UInt8[np.ndarray, "s s 3"], list[Boxes]]:
     canvas = np.full((layout.size, layout.size, 3), FILL, np.uint8)
     for tile, (x, y) in zip(layout.tiles, layout.offsets, strict=True):
         height, width = tile.image.shape[:2]
         top, left = max(-y, 0), max(-x, 0)
         visible = tile.image[top : layout.size - y, left : layout.size - x]
         canvas[y + top : min(y + height, layout.size), x + left : min(x + width, layout.size)] = visible
-    boxes = [warp_boxes(_on_canvas(layout, place)[0], matrix) for place in range(len(layout.tiles))]
-    return warp_image(canvas, matrix, size), boxes
+    return warp_image(canvas, matrix, size), [warp_boxes(boxes, matrix) for boxes in canvas_boxes]
 
 
-def _render_direct(layout: Layout, matrix: Matrix, size: int) -> tuple[UInt8[np.ndarray, "s s 3"], list[Boxes]]:
+def _render_direct(
+    layout: Layout, canvas_boxes: list[Boxes], matrix: Matrix, size: int
+) -> tuple[UInt8[np.ndarray, "s s 3"], list[Boxes]]:
     """Resizes each tile's visible part into place.
 
     Deviation: the edges of a tile snap to whole pixels, so it moves by less than 1 px plus one source pixel against the
@@ -114,18 +119,19 @@ def _render_direct(layout: Layout, matrix: Matrix, size: int) -> tuple[UInt8[np.
     """
     output = np.full((size, size, 3), FILL, np.uint8)
     moved = []
-    for place, (tile, offset) in enumerate(zip(layout.tiles, layout.offsets, strict=True)):
+    for tile, (x, y), boxes in zip(layout.tiles, layout.offsets, canvas_boxes, strict=True):
         height, width = tile.image.shape[:2]
-        across = _span(width, offset[0], layout, 0, matrix, size)
-        down = _span(height, offset[1], layout, 1, matrix, size)
-        boxes = _on_canvas(layout, place)[0] - np.tile(offset, 2)
+        across = _span(width, x, layout, 0, matrix, size)
+        down = _span(height, y, layout, 1, matrix, size)
         if across is None or down is None:
             moved.append(np.zeros_like(boxes))
             continue
         source = tile.image[down.source : down.source_end, across.source : across.source_end]
         target = output[down.start : down.end, across.start : across.end]
         cv2.resize(source, target.shape[1::-1], dst=target, interpolation=cv2.INTER_LINEAR)
-        moved.append(np.stack([(across, down)[k % 2].move(boxes[:, k]) for k in range(4)], axis=1))
+        placed = np.empty_like(boxes)
+        placed[:, 0::2], placed[:, 1::2] = across.move(boxes[:, 0::2] - x), down.move(boxes[:, 1::2] - y)
+        moved.append(placed)
     return output, moved
 
 

@@ -22,7 +22,7 @@ from boxwright.data.sample import Instances, Sample
 from boxwright.errors import ConfigError
 
 Share = Annotated[float, Field(ge=0, le=1)]  # a probability, or a fraction of a full range
-LoadImage = Callable[[int], Sample]  # a sample by dataset index: the image with its long side at imgsz, boxes in its pixels
+LoadImage = Callable[[int], Sample]  # by dataset index: the image with its long side at imgsz, boxes in its pixels
 
 _COMPARE = {"ge": (operator.ge, ">="), "le": (operator.le, "<="), "lt": (operator.lt, "<")}
 
@@ -50,7 +50,7 @@ class AugmentConfig:
 
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self), include_extras=True)
-        for field in fields(self):  # type: ignore[arg-type]  # `component` makes it a dataclass
+        for field in fields(self):
             _check_range(field.name, getattr(self, field.name), hints[field.name])
 
     def mosaic_closed(self, epoch: int, epochs: int) -> bool:
@@ -88,7 +88,7 @@ def build_sample(
     if upside_down or mirrored:
         image = cv2.flip(image, -1 if upside_down and mirrored else int(mirrored))
         boxes = flip_boxes(boxes, (imgsz, imgsz), upside_down=upside_down, mirrored=mirrored)
-    return Sample(image, Instances(boxes.astype(np.float32), picture.labels), index)  # type: ignore[arg-type]
+    return Sample(image, Instances(boxes.astype(np.float32), picture.labels), index)
 
 
 def _place(
@@ -106,7 +106,16 @@ def _place(
         layout = draw_mosaic_layout(rng, chosen, imgsz)
     else:
         layout = centred_layout(load(index), imgsz)
-    warp = draw_warp(rng, config, layout.size, imgsz)
+    warp = draw_warp(
+        rng,
+        layout.size,
+        imgsz,
+        degrees=config.degrees,
+        translate=config.translate,
+        scale=config.scale,
+        shear=config.shear,
+        perspective=config.perspective,
+    )
     return keep_visible(render(layout, warp, imgsz), warp.scale)
 
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # SPDX-FileCopyrightText: The boxwright authors
-"""Room card: data.formats
+"""Room card: data.formats.
 
 Lives here: one reader per dataset format, from files on disk to labels in pixels of their image.
 May import: data.sample, data.policy, data.images, data.image_header; numpy, yaml; never torch.
@@ -11,13 +11,38 @@ Never: write to a user's file, run or download anything a dataset names, drop a 
 from collections.abc import Sequence
 from pathlib import Path
 
+from boxwright.data.formats.base import Format
+from boxwright.data.formats.listing import refuse_archive
+from boxwright.data.formats.voc import Voc
+from boxwright.data.formats.yolo import Yolo
 from boxwright.data.sample import DatasetHeader
+from boxwright.errors import DataError
+
+FORMATS: tuple[Format, ...] = (Voc(), Yolo())  # the one list; asked in this order
 
 
 def open_dataset(source: str | Path, names: Sequence[str] | None = None) -> DatasetHeader:
-    """What the dataset at `source` says about itself.
+    """What the dataset at `source` says about itself; `names` sets class names where the labels carry names (VOC).
 
     Raises:
         DataError: there is nothing there, no known format, or the description is wrong.
     """
-    raise NotImplementedError
+    path = Path(source).expanduser()
+    if not str(source).strip() or not path.exists():
+        raise DataError(f"{source or 'data.source'}: no such file or folder; expected {_EXPECTED}")
+    refuse_archive(path)
+    for form in FORMATS:
+        if form.detect(path):
+            return form.header(path, names)
+    raise DataError(f"{source}: not a dataset; expected {_EXPECTED}")
+
+
+def format_named(name: str) -> Format:
+    """The reader of a header's format."""
+    return next(form for form in FORMATS if form.name == name)
+
+
+_EXPECTED = (
+    "a YOLO data.yaml, a folder in YOLO layout (images/train, images/val, labels/train, labels/val), or a Pascal VOC "
+    "folder (Annotations, JPEGImages, ImageSets/Main)"
+)

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: The boxwright authors
+"""How fast is the detection loss, forward and backward, and how much memory does it take beside the peer's?
+
+Both criteria see the same raw head outputs (batch 16, 640 px, 80 classes) and the same labels, in one process. The peer is
+`ultralytics` (the extra `parity`), run as a black box through its public API; without it only our side is measured.
+`prepare` is the host-side layout of candidates, which a loader does before the step; it is timed by itself and added in `with prepare`.
+"""
+
+import math
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from harness import allocation_peak, arguments, machine, medians, record, warm_heap
+from torch import Tensor
+
+from boxwright.losses.assign import TaskAligned
+from boxwright.losses.criterion import Criterion, Rule, Weighted
+from boxwright.losses.terms import BoxOverlap, DistanceBins, SoftScores
+from boxwright.ops.boxes import cxcywh_to_xyxy
+from boxwright.ops.decode import Distance
+from boxwright.ops.grid import grid_for_image
+from boxwright.structures import Outputs, Predictions, Targets
+
+SIDE, STRIDES, CLASSES, BINS = 640, (8, 16, 32), 80, 16
+CRITERION = Criterion(
+    rules={
+        "main": Rule(
+            assigner=TaskAligned(),
+            terms={
+                "box": Weighted(term=BoxOverlap(), gain=7.5),
+                "cls": Weighted(term=SoftScores(), gain=0.5),
+                "dfl": Weighted(term=DistanceBins(), gain=1.5),
+            },
+        )
+    }
+)
+
+
+def scene(batch: int, objects: int, sides: tuple[float, float], generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Labels (B, M) and normalised centre boxes (B, M, 4), sides log-uniform in the given range."""
+    low, high = (math.log(side) for side in sides)
+    size = torch.exp(torch.rand(batch, objects, 2, generator=generator) * (high - low) + low)
+    centre = size / 2 + torch.rand(batch, objects, 2, generator=generator) * (1 - size)
+    return torch.randint(CLASSES, (batch, objects), generator=generator), torch.cat((centre, size), dim=-1)
+
+
+def head_outputs(batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Raw boxes (B, 4 R, A) and scores (B, C, A) as convolutions leave them, and no gradient yet."""
+    anchors = sum((SIDE // stride) ** 2 for stride in STRIDES)
+    boxes = torch.randn(batch, 4 * BINS, anchors, generator=generator)
+    scores = torch.randn(batch, CLASSES, anchors, generator=generator) - 4
+    return boxes.requires_grad_(), scores.requires_grad_()
+
+
+def our_step(boxes: Tensor, scores: Tensor, targets: Targets) -> Callable[[], Tensor]:
+    grid = grid_for_image((SIDE, SIDE), STRIDES)
+
+    def step() -> Tensor:
+        boxes.grad = scores.grad = None
+        preds = Predictions(scores.transpose(1, 2), boxes.transpose(1, 2), Distance(num_bins=BINS), grid)
+        total = CRITERION(Outputs(preds), targets).total
+        total.backward()
+        return total.detach()
+
+    return step
+
+
+def peer_step(boxes: Tensor, scores: Tensor, labels: Tensor, boxes_norm: Tensor) -> Callable[[], Tensor] | None:
+    try:
+        from ultralytics import YOLO
+    except ImportError:
+        return None
+    model = YOLO("yolov8n.yaml").model
+    model.args = SimpleNamespace(box=7.5, cls=0.5, dfl=1.5)
+    criterion = model.init_criterion()
+    batch, objects = labels.shape
+    feats = [torch.zeros(batch, 1, SIDE // stride, SIDE // stride) for stride in STRIDES]  # only their shapes are read
+    rows = {
+        "batch_idx": torch.arange(batch).repeat_interleave(objects).float(),
+        "cls": labels.reshape(-1, 1).float(),
+        "bboxes": boxes_norm.reshape(-1, 4),
+    }
+
+    def step() -> Tensor:
+        boxes.grad = scores.grad = None
+        total = criterion({"boxes": boxes, "scores": scores, "feats": feats}, rows)[0].sum()
+        total.backward()
+        return total.detach()
+
+    return step
+
+
+def make_targets(labels: Tensor, boxes_norm: Tensor) -> Targets:
+    return Targets(labels, cxcywh_to_xyxy(boxes_norm * SIDE), torch.ones_like(labels, dtype=torch.bool))
+
+
+def compare(objects: int, repeats: int) -> dict[str, Any]:
+    generator = torch.Generator().manual_seed(objects)
+    labels, boxes_norm = scene(16, objects, (0.04, 0.6), generator)
+    boxes, scores = head_outputs(16, generator)
+    grid, raw_targets = grid_for_image((SIDE, SIDE), STRIDES), make_targets(labels, boxes_norm)
+    targets = CRITERION.prepare(raw_targets, grid)
+    variants: dict[str, Callable[[], Any]] = {
+        "ours": our_step(boxes, scores, targets),
+        "prepare": lambda: CRITERION.prepare(raw_targets, grid),
+    }
+    if peer := peer_step(boxes, scores, labels, boxes_norm):
+        variants["peer"] = peer
+    assert targets.candidates is not None
+    row: dict[str, Any] = {"objects": objects, "pairs": targets.candidates.count}
+    row |= {f"{name}_ms": round(1e3 * value, 1) for name, value in medians(variants, repeats).items()}
+    gradients = (boxes.numel() + scores.numel()) * 4
+    for name in variants.keys() - {"prepare"}:
+        row[f"{name}_total"] = float(variants[name]())
+        boxes.grad = scores.grad = None
+        peak = allocation_peak(variants[name])
+        row |= {f"{name}_peak_mb": round(peak / 1e6, 1), f"{name}_temporaries_mb": round((peak - gradients) / 1e6, 1)}
+    if peer:
+        row["speedup"] = round(row["peer_ms"] / row["ours_ms"], 2)
+        row["speedup_with_prepare"] = round(row["peer_ms"] / (row["ours_ms"] + row["prepare_ms"]), 2)
+    return row
+
+
+def crowd() -> dict[str, Any]:
+    """Four images of 5000 tiny objects each: memory follows real candidate pairs."""
+    generator = torch.Generator().manual_seed(5000)
+    labels, boxes_norm = scene(4, 5000, (0.006, 0.03), generator)
+    boxes, scores = head_outputs(4, generator)
+    targets = CRITERION.prepare(make_targets(labels, boxes_norm), grid_for_image((SIDE, SIDE), STRIDES))
+    assert targets.candidates is not None
+    step = our_step(boxes, scores, targets)
+    row = {"objects": 5000, "images": 4, "pairs": targets.candidates.count}
+    row["ours_ms"] = round(1e3 * medians({"ours": step}, 5)["ours"], 1)
+    boxes.grad = scores.grad = None
+    gradients = (boxes.numel() + scores.numel()) * 4
+    row["ours_peak_mb"] = round(allocation_peak(step) / 1e6, 1)
+    return row | {"ours_temporaries_mb": round(row["ours_peak_mb"] - gradients / 1e6, 1)}
+
+
+def main() -> None:
+    options = arguments(__doc__).parse_args()
+    torch.set_num_threads(options.threads)
+    heap = "warm" if warm_heap() else "cold"
+    print(machine(), f"heap {heap}")
+    for row in (*(compare(objects, options.repeats) for objects in (7, 50, 200)), crowd()):
+        print("  ".join(f"{key} {value}" for key, value in row.items()))
+        if not options.no_record:
+            record("loss", row | {"heap": heap})
+
+
+if __name__ == "__main__":
+    main()

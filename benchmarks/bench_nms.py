@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: The boxwright authors
+"""How fast are threshold and suppression beside the peer's, and is the output identical?
+
+Three questions: one image with 10 000 candidates of one class, the same with 80 classes, and a validation batch of 16
+images at a confidence of 0.001 with several labels per box. Both sides get the same raw boxes (centre and size) and
+scores; ours also pays the sigmoid. The peer is `ultralytics` (the extra `parity`), run as a black box; its time limit,
+which would return empty images, is lifted. Without it only our side is measured.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from boxwright.config import component
+from boxwright.ops.boxes import cxcywh_to_xyxy
+from boxwright.ops.grid import grid_for_image
+from boxwright.structures import Predictions
+from boxwright.tasks.postprocess import Kept, postprocess
+from harness import allocation_peak, arguments, machine, medians, record, warm_heap
+
+ROW = "{:<44} {:>9} {:>9} {:>7} {:>8} {:>8} {:>10} {:>11}"
+
+
+@component
+class CentreSize:
+    """Reads raw outputs that are boxes already: centre and size in px."""
+
+    def __call__(
+        self, raw: Float[Tensor, "*n raw"], points: Float[Tensor, "*n 2"], strides: Float[Tensor, "*n"]
+    ) -> Float[Tensor, "*n 4"]:
+        """The boxes as xyxy."""
+        return cxcywh_to_xyxy(raw)
+
+
+@dataclass(frozen=True)
+class Question:
+    """One workload."""
+
+    name: str
+    images: int
+    classes: int
+    conf: float
+    multi_label: bool
+    candidates: int  # per image and above the confidence
+
+
+QUESTIONS = (
+    Question("1 image, 10 000 candidates, 1 class", 1, 1, 0.25, False, 10_000),
+    Question("1 image, 10 000 candidates, 80 classes", 1, 80, 0.25, False, 10_000),
+    Question("16 images, 640 px, conf 0.001, multi-label", 16, 80, 0.001, True, 1_500),
+)
+
+
+def scene(question: Question) -> Predictions:
+    """Noisy copies of some objects above the confidence, everything else below it.
+
+    Coordinates are multiples of 1/8 px, so that the peer's class offset (7680 px per class) rounds nothing.
+    """
+    generator = torch.Generator().manual_seed(0)
+    side = 640 if question.images > 1 else 896
+    grid = grid_for_image((side, side), (8, 16, 32))
+    count, objects = grid.points.shape[0], 400
+    which = torch.randint(objects, (question.images, count), generator=generator)
+    centre = torch.rand(objects, 2, generator=generator)[which] * side
+    centre += torch.randn(centre.shape, generator=generator) * 8
+    size = (torch.rand(objects, 2, generator=generator) * 120 + 16)[which]
+    size *= 1 + 0.1 * torch.randn(size.shape, generator=generator).clamp(-3, 3)
+    raw = (torch.cat((centre, size), dim=2) * 8).round() / 8
+    # Candidates: one class clearly above, with several labels also a few around the threshold.
+    logits = torch.full((question.images, count, question.classes), -12.0)
+    above = torch.rand(question.images, count, generator=generator).argsort(dim=1)[:, : question.candidates]
+    image = torch.arange(question.images)[:, None].expand_as(above)
+    lowest = torch.logit(torch.tensor(question.conf)) + 0.05
+    for turn in range(3 if question.multi_label else 1):
+        label = (which[image, above] * 7 + turn * 13) % question.classes
+        logits[image, above, label] = lowest + torch.rand(above.shape, generator=generator) * (6 - 2 * turn)
+    return Predictions(logits=logits, box_raw=raw, decoder=CentreSize(), grid=grid)
+
+
+def peer(question: Question, preds: Predictions) -> Callable[[], Any] | None:
+    """The peer's function on the same scores, or None when it is not installed."""
+    try:
+        from ultralytics.utils.nms import non_max_suppression
+    except ImportError:
+        return None
+    raw = torch.cat((preds.box_raw, preds.logits.sigmoid()), dim=2).transpose(1, 2).contiguous()
+
+    def run() -> Any:
+        with torch.no_grad():
+            return non_max_suppression(
+                raw.clone(), question.conf, 0.7, multi_label=question.multi_label, max_det=300, max_time_img=1e4
+            )
+
+    return run
+
+
+def identical(ours: list[Kept], theirs: Any) -> bool:
+    """Whether boxes, scores and labels agree to the bit, in order."""
+    return all(
+        torch.equal(rows.boxes, other[:, :4])
+        and torch.equal(rows.scores, other[:, 4])
+        and torch.equal(rows.labels, other[:, 5].long())
+        for rows, other in zip(ours, theirs, strict=True)
+    )
+
+
+def measure(question: Question, repeats: int) -> dict[str, Any]:
+    """Milliseconds, ratio, peak memory and agreement of one question."""
+    preds = scene(question)
+
+    def ours() -> list[Kept]:
+        return postprocess(preds, conf=question.conf, iou=0.7, max_det=300, multi_label=question.multi_label)
+
+    theirs = peer(question, preds)
+    variants = {"ours": ours} | ({} if theirs is None else {"peer": theirs})
+    seconds = medians(variants, repeats=repeats, warmup=2)
+    found = ours()
+    row: dict[str, Any] = {
+        "question": question.name,
+        "candidates": int((preds.logits.sigmoid() > question.conf).sum()),
+        "kept": sum(len(rows.scores) for rows in found),
+        "ours_ms": seconds["ours"] * 1e3,
+        "ours_peak_mb": allocation_peak(ours) / 1e6,
+    }
+    if theirs is not None:
+        row |= {
+            "peer_ms": seconds["peer"] * 1e3,
+            "ratio": seconds["peer"] / seconds["ours"],
+            "peer_peak_mb": allocation_peak(theirs) / 1e6,
+            "identical": identical(found, theirs()),
+        }
+    return row
+
+
+def main() -> None:
+    """Measures every question, prints a table and keeps one JSON line each."""
+    options = arguments(__doc__).parse_args()
+    warm_heap()
+    torch.set_num_threads(options.threads)
+    print(machine())
+    print(ROW.format("", "ours ms", "peer ms", "ratio", "ours MB", "peer MB", "kept", "identical"))
+    for question in QUESTIONS:
+        row = measure(question, options.repeats)
+        cells = [row["ours_ms"], row.get("peer_ms"), row.get("ratio"), row["ours_peak_mb"], row.get("peer_peak_mb")]
+        texts = ["-" if cell is None else f"{cell:.1f}" for cell in cells]
+        print(ROW.format(question.name, *texts, row["kept"], str(row.get("identical", "-"))))
+        if not options.no_record:
+            record("nms", row | {"threads": options.threads})
+
+
+if __name__ == "__main__":
+    main()

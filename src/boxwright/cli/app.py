@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: The boxwright authors
+"""The list of commands, and what happens to errors: one readable message, exit status 1 (2 for wrong usage)."""
+
+import sys
+
+import typer
+
+from boxwright.cli.data import check, draw
+from boxwright.cli.demo import demo
+from boxwright.cli.predict import predict
+from boxwright.cli.recipe import recipe
+from boxwright.cli.train import train
+from boxwright.cli.val import val
+from boxwright.cli.version import version
+
+INTERRUPTED = 130  # what shells report after Ctrl-C
+
+app = typer.Typer(
+    name="boxwright",
+    help="Trains, explains and ships YOLO-family object detectors.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,  # an unexpected exception is a bug: show it whole
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+data_app = typer.Typer(help="Make datasets.", no_args_is_help=True)
+data_app.command()(draw)
+app.command()(train)
+app.command()(val)
+app.command()(predict)
+app.command()(recipe)
+app.command()(check)
+app.add_typer(data_app, name="data")
+app.command()(demo)
+app.command()(version)
+
+
+def main() -> None:
+    """Runs the command line and leaves with its exit status."""
+    from boxwright.cli.console import fail, log_to_console
+    from boxwright.errors import BoxwrightError
+
+    log_to_console()
+    try:
+        app()
+    except BoxwrightError as error:
+        fail(error)
+        sys.exit(1)

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: The boxwright authors
+"""`boxwright check` looks a dataset over, `boxwright data draw` makes one. Neither needs torch."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from boxwright.cli.options import DATA_HELP, Settings
+from boxwright.errors import DataError
+
+if TYPE_CHECKING:
+    from boxwright.data.checks import DatasetCheck
+    from boxwright.data.policy import DataConfig
+
+MANY = 50  # problems shown before the rest is only counted
+
+
+def check(
+    data: Annotated[Path, typer.Argument(metavar="DATA", help=DATA_HELP)],
+    plot: Annotated[
+        Path | None, typer.Option("--plot", metavar="FILE", help="Draw the class counts into this picture.")
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write everything found into this file.")
+    ] = None,
+    show_all: Annotated[bool, typer.Option("--all", help=f"List every problem, not only the first {MANY}.")] = False,
+    settings: Settings = None,
+) -> None:
+    """Check a dataset before training on it.
+
+    Reads every image header and label, changes nothing, and says what would be used, fixed in memory or refused.
+    The exit status is 1 when there are errors.
+    """
+    from boxwright.cli.console import say
+    from boxwright.cli.progress import make_listener
+    from boxwright.data.checks import check_dataset
+
+    listener = make_listener()
+    current = ""
+
+    def on_progress(split: str, done: int, total: int) -> None:
+        nonlocal current
+        if split != current:
+            listener.end_stage()
+            current = split
+            listener.stage(f"reading {split}", total)
+        listener.advance(done, {})
+
+    try:
+        found = check_dataset(data, _data_config(settings), on_progress)
+    finally:
+        listener.end_stage()
+    _show(found, limit=len(found.problems) if show_all else MANY)
+    if plot is not None:
+        _plot(found, plot)
+        say(f"class counts: {plot}")
+    if report is not None:
+        _write(report, json.dumps(found.to_dict(), indent=2, ensure_ascii=False))
+        say(f"report: {report}")
+    if not found.ok:
+        raise typer.Exit(1)
+
+
+def _show(found: "DatasetCheck", limit: int) -> None:
+    from boxwright.cli import tables
+    from boxwright.cli.console import out, say, show
+    from boxwright.data.checks import class_table
+
+    if found.header is not None:
+        say(f"{found.source}: {found.header.format}, {len(found.header.names)} classes")
+        show(tables.splits(dict(found.reports), dict(found.statistics)))
+        names, counts = class_table(found)
+        show(tables.class_counts(names, {str(split): of_split.tolist() for split, of_split in counts.items()}))
+    worst_first = sorted(found.problems, key=lambda problem: [*tables.SEVERITY_STYLES].index(problem.severity))
+    for problem in worst_first[:limit]:
+        out().print(tables.problem_line(problem), soft_wrap=True)
+    if len(worst_first) > limit:
+        say(f"... and {len(worst_first) - limit} more; --all lists them, --json FILE writes them down")
+    errors, warnings = (sum(p.severity == kind for p in found.problems) for kind in ("error", "warning"))
+    verdict = "can be trained on" if found.ok else "cannot be trained on as it is"
+    counts = f"{tables.counted(errors, 'error')}, {tables.counted(warnings, 'warning')}"
+    say(f"{counts}: the dataset {verdict}", style="bold")
+
+
+def _data_config(settings: list[str] | None) -> "DataConfig":
+    """The settings of `data.*`, with the same paths as `train --set`."""
+    from boxwright.config import component, override
+    from boxwright.data.policy import DataConfig
+
+    @component
+    class Checked:
+        data: DataConfig = DataConfig()
+
+    return override(Checked(), settings or []).data
+
+
+def _plot(found: "DatasetCheck", file: Path) -> None:
+    """Class counts as a bar chart; the suffix names the format."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    from boxwright.data.checks import class_table
+
+    names, counts = class_table(found)
+    figure = Figure(figsize=(max(6.0, 0.35 * len(names) + 2), 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes: Any = figure.add_subplot()
+    bottom = [0] * len(names)
+    for split, of_split in counts.items():
+        values = of_split.tolist()
+        axes.bar(range(len(names)), values, bottom=bottom, label=split)
+        bottom = [below + value for below, value in zip(bottom, values, strict=True)]
+    axes.set_xticks(range(len(names)), names, rotation=90 if len(names) > 8 else 0)
+    axes.set_ylabel("objects")
+    axes.set_title(f"{found.source.name}: objects per class")
+    axes.legend()
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(file, dpi=120)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{file}: the plot cannot be written: {error}") from None
+
+
+def _write(file: Path, text: str) -> None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"{file}: cannot be written: {error.strerror}") from None
+
+
+def draw(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="New folder for the dataset.")],
+    train: Annotated[int, typer.Option("--train", min=1, metavar="N", help="Training scenes.")] = 400,
+    val: Annotated[int, typer.Option("--val", min=1, metavar="N", help="Held-out scenes.")] = 120,
+    imgsz: Annotated[int, typer.Option("--imgsz", min=64, metavar="PX", help="Side of the scenes.")] = 192,
+    seed: Annotated[int, typer.Option("--seed", help="The same seed draws the same scenes.")] = 0,
+) -> None:
+    """Draw a synthetic dataset.
+
+    Labelled shapes on textured backgrounds, in YOLO layout; the same seed draws the same scenes.
+    """
+    from boxwright.cli.console import say
+    from boxwright.cli.progress import make_listener
+    from boxwright.data.synthetic import draw_dataset
+    from boxwright.engine.logs import stage
+
+    listener = make_listener()
+    with stage(listener, "drawing scenes", train + val):
+        made = draw_dataset(
+            folder,
+            train=train,
+            val=val,
+            imgsz=imgsz,
+            seed=seed,
+            on_progress=lambda done, total: listener.advance(done, {}),
+        )
+    say(f"dataset: {made}")

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: The boxwright authors
+"""`boxwright demo`: draw a dataset, train on it, evaluate, predict, show pictures. Needs no download and no GPU."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from boxwright.cli.options import Device
+
+if TYPE_CHECKING:
+    from boxwright.engine.logs import Listener
+
+PRESET = "yolov8n"
+IMGSZ = 192  # px; small enough for two CPU cores, large enough for shapes of 9 % of the side
+BATCH = 16  # also the nominal batch: one optimizer step per batch, which a short run needs
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is drawn and how long is trained."""
+
+    train: int  # scenes
+    val: int  # held-out scenes
+    epochs: int
+    settings: tuple[str, ...] = ()
+
+
+FULL = Size(train=400, val=120, epochs=11, settings=("augment.close_mosaic=3",))  # about 4 400 images seen
+QUICK = Size(
+    train=48, val=12, epochs=2, settings=("augment.close_mosaic=1",)
+)  # shows that everything runs, learns nothing
+
+
+def demo(
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Folder of the demo; a new one under runs/.")
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A few images and epochs only: shows the way, not the result.")
+    ] = False,
+    device: Device = None,
+) -> None:
+    """Draw a dataset, train on it, evaluate, predict.
+
+    Ends with pictures in the run folder: predictions beside labels, training curves, precision-recall curve and
+    confusion matrix.
+    """
+    from boxwright import api
+    from boxwright.cli.console import say, show
+    from boxwright.cli.progress import duration, make_listener
+    from boxwright.cli.tables import class_results
+    from boxwright.engine.runfolder import free_folder
+
+    began = time.monotonic()
+    size = QUICK if quick else FULL
+    folder = out or free_folder(api.RUNS / "demo")
+    listener = make_listener()
+    data = _draw(folder / "scenes", size, listener)
+    say(f"drew {size.train} training and {size.val} held-out scenes: {data}")
+
+    run = api.train(
+        PRESET,
+        data=data,
+        out=folder / "run",
+        listener=listener,
+        settings=[*size.settings, f"train.nominal_batch={BATCH}"],
+        epochs=size.epochs,
+        imgsz=IMGSZ,
+        batch=BATCH,
+        seed=SEED,
+        device=device,
+    )
+    # Once more from the file, as a user would: the weights on disk are what was measured.
+    found = run.model().validate(split="val", listener=listener, device=device).result
+    show(class_results(found, title=f"{size.val} held-out scenes"))
+    say(f"run folder: {run.folder}")
+    for name in sorted(path.name for path in run.folder.iterdir() if path.suffix in (".png", ".jpg")):
+        say(f"  {name}")
+    took = duration(time.monotonic() - began)
+    say(f"box mAP50 {found.total.ap50:.3f}, mAP50-95 {found.total.ap50_95:.3f}, in {took}", style="bold")
+
+
+def _draw(folder: Path, size: Size, listener: "Listener") -> Path:
+    from boxwright.data.synthetic import draw_dataset
+    from boxwright.engine.logs import stage
+
+    with stage(listener, "drawing scenes", size.train + size.val):
+        return draw_dataset(
+            folder,
+            train=size.train,
+            val=size.val,
+            imgsz=IMGSZ,
+            seed=SEED,
+            on_progress=lambda done, total: listener.advance(done, {}),
+        )

@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: The boxwright authors
+"""`boxwright recipe`: what a run would do, as a typed tree."""
+
+from typing import Annotated
+
+import typer
+
+from boxwright.cli.options import Data, Preset, Settings
+
+
+def recipe(
+    name: Preset,
+    data: Data = None,
+    settings: Settings = None,
+    presets: Annotated[bool, typer.Option("--list", help="Only list the names of the presets.")] = False,
+) -> None:
+    """Print a run's complete configuration.
+
+    As YAML; every path in it can be given to `boxwright train --set`.
+    """
+    if presets or name is None:
+        from boxwright.presets import PRESETS
+
+        typer.echo("\n".join(PRESETS))
+        return
+    from boxwright import api
+    from boxwright.config import to_yaml
+
+    typer.echo(to_yaml(api.recipe(name, data=data, settings=settings)), nl=False)

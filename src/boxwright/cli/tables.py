@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: The boxwright authors
+"""Results as rich tables. Imports no torch."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from boxwright.data.checks import SplitStatistics
+    from boxwright.data.sample import Problem, Report
+    from boxwright.evaluation.evaluator import ClassResult, EvaluationResult
+
+SEVERITY_STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}  # worst first
+BAR_WIDTH = 30  # characters of the longest bar of the class-count chart
+
+
+def table(title: str, text: Sequence[str], numbers: Sequence[str]) -> Table:
+    """An empty table: text columns to the left, number columns to the right."""
+    made = Table(title=escape(title), box=box.SIMPLE, title_justify="left", title_style="bold", pad_edge=False)
+    for name in text:
+        made.add_column(name, overflow="fold")
+    for name in numbers:
+        made.add_column(name, justify="right", no_wrap=True)
+    return made
+
+
+def class_results(result: "EvaluationResult", title: str) -> Table:
+    """Precision, recall and mAP of all classes together and of each."""
+    made = table(title, ["class"], ["images", "objects", "precision", "recall", "mAP50", "mAP50-95"])
+    rows = [result.total, *result.per_class] if len(result.per_class) > 1 else [*result.per_class]
+    for row in rows:
+        made.add_row(*_class_row(row), style="bold" if row is result.total else None)
+    return made
+
+
+def _class_row(row: "ClassResult") -> list[str]:
+    scores = (row.precision, row.recall, row.ap50, row.ap50_95)
+    return [escape(row.name), str(row.images), str(row.instances), *(_score(value) for value in scores)]
+
+
+def _score(value: float) -> str:
+    return "-" if math.isnan(value) or value < 0 else f"{value:.3f}"
+
+
+def problem_line(problem: "Problem") -> str:
+    """One finding about a user's file, as markup: a line that can be searched and copied, whatever the terminal's width."""
+    where = problem.file if problem.line is None else f"{problem.file}, line {problem.line}"
+    style = SEVERITY_STYLES[problem.severity]
+    done = "" if problem.action == "none" else f" [dim]({escape(problem.action)})[/]"
+    return f"[{style}]{problem.severity}[/] {escape(where)}: {escape(problem.message)}{done}"
+
+
+def splits(reports: Mapping[str, "Report"], statistics: Mapping[str, "SplitStatistics"]) -> Table:
+    """What each split holds; one column per split, so that it fits a narrow terminal."""
+    made = table("splits", [""], list(reports))
+    rows: dict[str, Callable[[Report], int]] = {
+        "images": lambda r: r.images,
+        "images that cannot be used": lambda r: r.corrupt,
+        "label files": lambda r: r.labels_found,
+        "images without a label file": lambda r: r.missing,
+        "empty label files": lambda r: r.empty,
+        "objects": lambda r: r.rows,
+        "objects fixed in memory": lambda r: r.rows_fixed,
+        "objects dropped": lambda r: r.rows_dropped,
+        "duplicate objects": lambda r: r.duplicates,
+    }
+    for name, count in rows.items():
+        made.add_row(name, *(str(count(report)) for report in reports.values()))
+    found = [statistics.get(split) for split in reports]
+    made.add_row("objects per image: mean, most", *(_or_dash(s, _per_image) for s in found))
+    made.add_row("object side px: 10, 50, 90 %", *(_or_dash(s, _sides) for s in found))
+    made.add_row("image size px, most common", *(_or_dash(s, _image_size) for s in found))
+    return made
+
+
+def _or_dash(statistics: "SplitStatistics | None", text: "Callable[[SplitStatistics], str]") -> str:
+    return "-" if statistics is None or not statistics.images else text(statistics)
+
+
+def _per_image(statistics: "SplitStatistics") -> str:
+    mean, most = statistics.boxes_per_image
+    return f"{mean:.1f}, {most}"
+
+
+def _sides(statistics: "SplitStatistics") -> str:
+    return ", ".join(f"{side:.0f}" for side in statistics.box_sides) if statistics.boxes else "-"
+
+
+def _image_size(statistics: "SplitStatistics") -> str:
+    if not statistics.image_sizes:
+        return "-"
+    height, width = max(statistics.image_sizes, key=lambda size: statistics.image_sizes[size])
+    others = len(statistics.image_sizes) - 1
+    return f"{width}x{height}" + (f" + {others} other" if others else "")
+
+
+def counted(count: int, noun: str) -> str:
+    """A number and its noun.
+
+    >>> counted(1, "error"), counted(2, "error")
+    ('1 error', '2 errors')
+    """
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def class_counts(names: Sequence[str], counts: Mapping[str, Sequence[int]]) -> Table:
+    """Objects of each class in each split, and a bar of their sum."""
+    made = table("classes", ["class"], [*counts, "all"])
+    made.add_column("")
+    sums = [sum(int(of_split[i]) for of_split in counts.values()) for i in range(len(names))]
+    longest = max([*sums, 1])
+    for i, name in enumerate(names):
+        bar = "█" * math.ceil(sums[i] / longest * BAR_WIDTH)
+        made.add_row(escape(name), *(str(int(of_split[i])) for of_split in counts.values()), str(sums[i]), bar)
+    return made

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: The boxwright authors
+"""`boxwright train`: a preset and a dataset in, a run folder out."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from boxwright.cli.options import Batch, Data, Device, Imgsz, Preset, Settings, Workers
+
+
+def train(
+    name: Preset = None,
+    data: Data = None,
+    epochs: Annotated[
+        int | None, typer.Option("--epochs", min=1, metavar="N", help="Passes over the training images.")
+    ] = None,
+    imgsz: Imgsz = None,
+    batch: Batch = None,
+    device: Device = None,
+    workers: Workers = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Seed of everything that is drawn.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Run folder; without it a new one under runs/.")
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option("--resume", metavar="DIR", help="Finish the interrupted run in this folder.")
+    ] = None,
+    settings: Settings = None,
+) -> None:
+    """Train a detector.
+
+    [bold]boxwright train yolov8n --data data.yaml --epochs 100[/]
+
+    The run folder holds the weights, a table of all epochs, pictures and the complete configuration. With several
+    processes: [bold]torchrun --nproc-per-node 2 -m boxwright train ...[/]
+    """
+    from boxwright import api
+    from boxwright.cli.console import rank, say, show
+    from boxwright.cli.progress import make_listener
+    from boxwright.cli.tables import class_results
+
+    listener = make_listener()
+    run = api.train(
+        name,
+        data=data,
+        out=out,
+        resume=resume,
+        listener=listener,
+        settings=settings,
+        epochs=epochs,
+        imgsz=imgsz,
+        batch=batch,
+        device=device,
+        workers=workers,
+        seed=seed,
+    )
+    if rank() != 0:
+        return
+    if run.evaluation is not None:
+        show(class_results(run.evaluation, title=f"validation, best epoch {run.best_epoch}"))
+    say(f"run folder: {run.folder}")
+    say(f"best weights: {run.weights}")

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: The boxwright authors
+"""What was read from files, kept outside the dataset so that the next start takes a moment.
+
+A cache can be deleted, damaged, read-only or written by two processes at once: the result of a run never depends on
+it. Entries hold plain arrays and JSON (never a pickle) and are trusted only when path, size, modification time and the
+version of the format all agree; everything else is read again. Source: spec/datasets case 71.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+import numpy as np
+
+from boxwright.config import to_dict
+from boxwright.data.formats.base import Item, Labels, LabelState
+from boxwright.data.policy import DataConfig
+from boxwright.data.sample import DatasetHeader, Instances, Problem, Split
+
+CACHE_FOLDER = "BOXWRIGHT_CACHE"  # environment variable
+_VERSION = 1  # of the file's layout
+# What does not change the answer of reading one image and its labels.
+_NOT_IN_KEY = ("source", "imgsz", "cache", "cache_limit_gb", "strict", "allow_empty", "allow_missing", "follow_links")
+
+_log = logging.getLogger(__name__)
+Fingerprint = tuple[str, int, int, str]  # path, size, modification time in ns, content hash or ""
+Key = tuple[Fingerprint, Fingerprint | None]  # of the image and of its label file
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Everything that reading one image and its labels gave."""
+
+    size: tuple[int, int] | None  # (height, width) px; None when the image cannot be used
+    labels: Labels
+    problems: tuple[Problem, ...]  # about the image file
+
+
+def cache_folder() -> Path:
+    """Where caches live: BOXWRIGHT_CACHE, or the platform's folder for caches."""
+    chosen = os.environ.get(CACHE_FOLDER)
+    if chosen:
+        return Path(chosen).expanduser()
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "boxwright" / "cache"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "boxwright"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "boxwright"
+
+
+def usable_cache_folder(name: str, dataset: Path) -> Path | None:
+    """A subfolder of the cache, or None when it would lie inside the dataset."""
+    folder = cache_folder() / name
+    return None if folder.resolve().is_relative_to(dataset.resolve()) else folder
+
+
+def write_atomically(path: Path, write: Callable[[BinaryIO], None]) -> bool:
+    """Write a file under a temporary name and rename it; False, with a log line, where that is not possible."""
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
+        with os.fdopen(handle, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except OSError as error:
+        _log.info("cache not written: %s: %s", path, error)
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        return False
+    return True
+
+
+def fingerprint(path: Path, mode: Literal["stat", "content"] = "stat") -> Fingerprint:
+    """What identifies the state of a file; size -1 where there is none."""
+    try:
+        facts = path.stat()
+        digest = hashlib.sha256(path.read_bytes()).hexdigest() if mode == "content" else ""
+    except OSError:
+        return str(path), -1, 0, ""
+    return str(path), facts.st_size, facts.st_mtime_ns, digest
+
+
+def item_key(item: Item, mode: Literal["stat", "content"]) -> Key:
+    """The state of an image and its label file."""
+    return fingerprint(item.image, mode), None if item.label is None else fingerprint(item.label, mode)
+
+
+class LabelCache:
+    """Outcomes of one split by the state of their files."""
+
+    def __init__(self, header: DatasetHeader, split: Split, config: DataConfig, version: int) -> None:
+        policy = {name: value for name, value in to_dict(config).items() if name not in _NOT_IN_KEY}
+        identity = [
+            _VERSION, header.format, version, str(header.source.resolve()), split, header.names, header.class_ids,
+            header.kpt_shape, policy,
+        ]  # fmt: skip
+        self._identity = json.dumps(identity)
+        folder = usable_cache_folder("labels", header.root)
+        digest = hashlib.sha256(self._identity.encode()).hexdigest()[:32]
+        self.path = None if folder is None else folder / f"{digest}.npz"
+
+    def load(self) -> dict[Key, Outcome]:
+        """Everything kept; empty when there is nothing or when it cannot be trusted."""
+        if self.path is None:
+            return {}
+        try:
+            with np.load(self.path, allow_pickle=False) as archive:
+                text, boxes, labels = archive["text"].tobytes(), archive["boxes"], archive["labels"]
+            content = json.loads(text)
+            if content["identity"] != self._identity:
+                return {}
+            return _unpack(content["entries"], boxes, labels)
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, KeyError, IndexError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            _log.info("label cache ignored: %s: %s", self.path, error)
+            return {}
+
+    def save(self, outcomes: Mapping[Key, Outcome]) -> None:
+        """Keep outcomes; does nothing where that is not possible."""
+        if self.path is None:
+            return
+        text = json.dumps({"identity": self._identity, "entries": [_pack(*entry) for entry in outcomes.items()]})
+        instances = [outcome.labels.instances for outcome in outcomes.values()]
+        arrays = {
+            "text": np.frombuffer(text.encode("utf-8", "surrogatepass"), np.uint8),
+            "boxes": np.concatenate([np.zeros((0, 4), np.float32), *(part.boxes for part in instances)]),
+            "labels": np.concatenate([np.zeros(0, np.int64), *(part.labels for part in instances)]),
+        }
+        write_atomically(self.path, lambda file: np.savez(file, allow_pickle=False, **arrays))
+
+
+def _pack(key: Key, outcome: Outcome) -> list[Any]:
+    labels = outcome.labels
+    return [
+        key, outcome.size, labels.state, len(labels.instances), labels.rows, labels.dropped, labels.fixed,
+        labels.duplicates, [list(asdict(p).values()) for p in labels.problems],
+        [list(asdict(p).values()) for p in outcome.problems],
+    ]  # fmt: skip
+
+
+def _unpack(entries: list[Any], boxes: np.ndarray, labels: np.ndarray) -> dict[Key, Outcome]:
+    outcomes: dict[Key, Outcome] = {}
+    start = 0
+    for key, size, state, count, rows, dropped, fixed, duplicates, label_problems, problems in entries:
+        instances = Instances(boxes[start : start + count], labels[start : start + count])
+        start += count
+        known: LabelState = state
+        parsed = Labels(
+            instances, known, rows, dropped, fixed, duplicates, tuple(Problem(*fields) for fields in label_problems)
+        )
+        image, label = key
+        outcomes[(tuple(image), None if label is None else tuple(label))] = Outcome(
+            None if size is None else (size[0], size[1]), parsed, tuple(Problem(*fields) for fields in problems)
+        )
+    if start != len(labels) or start != len(boxes):
+        raise ValueError("boxes and entries do not agree")
+    return outcomes

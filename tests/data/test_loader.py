@@ -1,0 +1,290 @@
+# SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: The boxwright authors
+import os
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from boxwright.data.augment.pipeline import AugmentConfig
+from boxwright.data.dataset import DataConfig
+from boxwright.data.loader import train_loader, val_loader
+from boxwright.data.sample import DatasetHeader, Instances, Record, Records
+from boxwright.errors import DataError
+
+SIZE = 64
+DATA = DataConfig(imgsz=SIZE)
+
+
+def records_of(sizes):
+    header = DatasetHeader("yolo", Path(), Path(), ("a", "b"), (0, 1), {})
+    rows = []
+    for index, (height, width) in enumerate(sizes):
+        boxes = np.array([[1, 2, width - 3, height - 4], [5, 5, 25, 25]], np.float32)[: index % 3]
+        rows.append(
+            Record(Path(f"{index}.jpg"), (height, width), Instances(boxes, np.arange(len(boxes), dtype=np.int64)))
+        )
+    return Records(header, "train", tuple(rows), None)
+
+
+class Store:
+    """Random pixels instead of files, resized as the real store does; counts what it is asked for."""
+
+    def __init__(self, records, broken=None):
+        self.records, self.broken, self.loads = records, broken, 0
+
+    def resized(self, index):
+        self.loads += 1
+        if index == self.broken:
+            raise ValueError("bad pixels")
+        height, width = self.records.records[index].size
+        ratio = SIZE / max(height, width)
+        size = min(int(np.ceil(width * ratio)), SIZE), min(int(np.ceil(height * ratio)), SIZE)
+        pixels = np.random.default_rng(index).integers(0, 256, (height, width, 3), dtype=np.uint8)
+        return cv2.resize(pixels, size)
+
+
+SIZES = [(40 + 3 * k, 90 - 2 * k) for k in range(22)]
+RECORDS = records_of(SIZES)
+
+
+@pytest.fixture
+def records(monkeypatch):
+    # The header's missing report is of no interest here.
+    return RECORDS
+
+
+def train(records, *, images=None, epoch=0, **options):
+    settings = {"batch": 4, "seed": 0, "workers": 0, "epochs": 3} | options
+    augment = settings.pop("augment", AugmentConfig(close_mosaic=1))
+    loader = train_loader(records, DATA, augment, images=images or Store(records), **settings)
+    loader.set_epoch(epoch)
+    return loader
+
+
+def equal(first, second):
+    assert first.indices == second.indices
+    assert first.paths == second.paths
+    assert torch.equal(first.images, second.images)
+    for name in ("labels", "boxes", "valid"):
+        assert torch.equal(getattr(first.targets, name), getattr(second.targets, name))
+
+
+def test_an_epoch_holds_every_image_once_in_a_new_order(records):
+    loader = train(records)
+    first = [i for batch in loader for i in batch.indices]
+    loader.set_epoch(1)
+    second = [i for batch in loader for i in batch.indices]
+
+    assert len(loader) == 6
+    assert sorted(first) == sorted(second) == list(range(22))
+    assert first != second
+    assert first != list(range(22))
+
+
+def test_batches_hold_what_the_contract_says(records):
+    batch = next(iter(train(records)))
+
+    assert batch.images.shape == (4, 3, SIZE, SIZE)
+    assert batch.paths == tuple(f"{index}.jpg" for index in batch.indices)
+    assert batch.targets.boxes[batch.targets.valid].min() >= 0
+    assert batch.targets.boxes[batch.targets.valid].max() <= SIZE
+
+
+@pytest.mark.parametrize("epoch", [0, 1, 2])
+def test_workers_deliver_the_same_batches_in_the_same_order(records, epoch):
+    alone = list(train(records, epoch=epoch))
+    several = list(train(records, epoch=epoch, workers=3))
+
+    for one, other in zip(alone, several, strict=True):
+        equal(one, other)
+
+
+def test_workers_survive_epochs_and_equal_a_fresh_loader(records):
+    loader = train(records, workers=2)
+    list(loader)
+    loader.set_epoch(2)
+    for one, other in zip(loader, train(records, epoch=2), strict=True):
+        equal(one, other)
+
+
+def test_leaving_an_epoch_early_does_not_leak_into_the_next(records):
+    loader = train(records, workers=2)
+    next(iter(loader))
+    loader.set_epoch(1)
+
+    for one, other in zip(loader, train(records, epoch=1), strict=True):
+        equal(one, other)
+
+
+def test_a_resumed_epoch_starts_in_its_middle(records):
+    whole = list(train(records, epoch=1))
+    loader = train(records)
+    loader.set_epoch(1, start=4)
+
+    for one, other in zip(loader, whole[4:], strict=True):
+        equal(one, other)
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_ranks_together_see_the_batches_of_one(records, world):
+    alone = list(train(records, batch=7))
+    ranks = [list(train(records, batch=7, rank=rank, world=world)) for rank in range(world)]
+
+    if world == 2:  # 22 = 3 * 7 + 1: the last image joins the batch before it
+        assert [sum(len(rank[k]) for rank in ranks) for k in range(3)] == [7, 7, 8]
+    for k, parts in enumerate(zip(*ranks, strict=True)):
+        together = [index for part in parts for index in part.indices]
+        images = torch.cat([part.images for part in parts])
+        assert tuple(together[:7]) == alone[k].indices
+        assert torch.equal(images[:7], alone[k].images)
+
+
+def test_mosaic_rests_in_the_last_epochs(records):
+    plain = AugmentConfig(
+        hsv_h=0.0, hsv_s=0.0, hsv_v=0.0, scale=0.0, translate=0.0, fliplr=0.0, mixup=1.0, close_mosaic=1
+    )
+    last = list(train(records, augment=plain, epoch=2))
+    before = list(train(records, augment=plain, epoch=1))
+
+    for batch in last:
+        for index, valid in zip(batch.indices, batch.targets.valid, strict=True):
+            assert int(valid.sum()) == index % 3
+    assert sum(int(batch.targets.valid.sum()) for batch in before) != sum(index % 3 for index in range(22))
+
+
+def test_images_are_read_about_once_per_epoch(records):
+    store = Store(records)
+
+    list(train(records, images=store))
+
+    assert store.loads == len(records.records)
+
+
+def test_seed_changes_order_and_pixels(records):
+    first, second = next(iter(train(records))), next(iter(train(records, seed=1)))
+
+    assert first.indices != second.indices
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("kind", ["train", "val"])
+def test_an_image_that_fails_is_named(records, kind, workers):
+    store = Store(records, broken=13)
+    loader = (
+        train(records, images=store, workers=workers)
+        if kind == "train"
+        else val_loader(records, DATA, batch=4, workers=workers, images=store)
+    )
+
+    with pytest.raises(DataError, match=r"^13\.jpg: cannot be loaded: ValueError: bad pixels") as caught:
+        list(loader)
+    if workers:
+        assert "in a loader process" in caught.value.__notes__[0]
+
+
+def test_loading_leaves_the_global_random_state_alone(records):
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+
+    list(train(records, workers=1))
+
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_validation_batches_are_rectangles_with_a_way_back(records, workers):
+    store = Store(records)
+    batches = list(val_loader(records, DATA, batch=4, workers=workers, images=store))
+
+    aspects = [records.records[i].size[0] / records.records[i].size[1] for batch in batches for i in batch.indices]
+    assert aspects == sorted(aspects)
+    assert sorted(i for batch in batches for i in batch.indices) == list(range(22))
+    for batch in batches:
+        assert batch.images.shape[2] % 32 == batch.images.shape[3] % 32 == 0
+        for k, index in enumerate(batch.indices):
+            record, box = records.records[index], batch.letterboxes[k]
+            assert batch.truths[k].boxes.tolist() == record.instances.boxes.tolist()
+            assert batch.truths[k].image_size == box.source == record.size
+            assert box.target == tuple(batch.images.shape[2:])
+            found = batch.targets.boxes[k][batch.targets.valid[k]]
+            np.testing.assert_allclose(box.to_original(found), record.instances.boxes, atol=1e-4)
+            height, width = box.resized
+            pixels = batch.images[k].permute(1, 2, 0).numpy()
+            inside = pixels[box.top : box.top + height, box.left : box.left + width]
+            np.testing.assert_array_equal(inside, store.resized(index))
+            assert (pixels[: box.top] == 114).all()
+            assert (pixels[:, box.left + width :] == 114).all()
+
+
+def test_validation_ranks_share_the_same_rectangles(records):
+    alone = list(val_loader(records, DATA, batch=5, workers=0, images=Store(records)))
+    ranks = [
+        list(val_loader(records, DATA, batch=5, workers=0, images=Store(records), rank=rank, world=2))
+        for rank in range(2)
+    ]
+
+    for whole, *parts in zip(alone, *ranks, strict=True):
+        assert torch.equal(torch.cat([part.images for part in parts]), whole.images)
+        assert sum((part.indices for part in parts), ()) == whole.indices
+
+
+SCRIPT = """
+    import os, sys
+    sys.path.insert(0, {here!r})
+    import test_loader as t
+    loader = t.train(t.RECORDS, workers=2, epochs=1000)
+    iterator = iter(loader)
+    next(iterator)
+    import multiprocessing
+    print(*[child.pid for child in multiprocessing.active_children()], flush=True)
+    sys.stdin.read()
+"""
+
+
+def start_with_workers():
+    code = textwrap.dedent(SCRIPT).format(here=str(Path(__file__).parent))
+    return subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc").exists(), reason="needs /proc to see processes")
+def test_workers_end_when_their_parent_is_killed():
+    parent = start_with_workers()
+    pids = [int(pid) for pid in parent.stdout.readline().split()]
+    assert len(pids) == 2
+    assert all(alive(pid) for pid in pids)
+
+    parent.kill()
+    parent.communicate()
+
+    deadline = time.monotonic() + 30  # torch's watchdog looks every 5 seconds
+    while any(alive(pid) for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not any(alive(pid) for pid in pids)
+
+
+def test_workers_leave_interrupts_to_the_parent(records):
+    loader = train(records, workers=1)
+    iterator = iter(loader)
+    next(iterator)
+    import multiprocessing
+
+    for child in multiprocessing.active_children():
+        os.kill(child.pid, 2)
+
+    assert len(list(iterator)) == len(loader) - 1

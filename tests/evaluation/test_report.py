@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: The boxwright authors
+import sys
+
+import cv2
+import pytest
+
+from boxwright.evaluation.evaluator import EvaluationConfig, Evaluator
+from boxwright.evaluation.report import TABLE_COLUMNS, class_table, save_plots
+
+PICTURES = {"pr_curve.png", "precision_curve.png", "recall_curve.png", "f1_curve.png", "confusion_matrix.png"}
+
+
+def result_of(names, found=(), truths=()):
+    evaluator = Evaluator(names, EvaluationConfig())
+    evaluator.update(list(found), list(truths))
+    return evaluator.result()
+
+
+def test_table_has_a_line_for_all_and_for_each_labelled_class(random_scenes):
+    result = result_of(["a", "b", "c"], *random_scenes(images=10, classes=3, seed=0))
+
+    table = class_table(result)
+
+    assert [line[0] for line in table] == ["all", "a", "b"]  # c is never labelled
+    assert all(len(line) == len(TABLE_COLUMNS) for line in table)
+    assert table[0][TABLE_COLUMNS.index("ap50_95")] == result.metrics["box/ap50_95"]
+    assert table[0][TABLE_COLUMNS.index("curve_ap50")] == result.metrics["box/curve_ap50"]
+    assert table[2][TABLE_COLUMNS.index("recall")] == result.per_class[1].recall
+
+
+@pytest.mark.parametrize("classes", [3, 40])
+def test_pictures_are_written_and_differ(random_scenes, tmp_path, classes):
+    names = [rf"$costs_{label} \frac" for label in range(classes)]  # no mathematics, whatever a class is called
+
+    paths = save_plots(result_of(names, *random_scenes(images=20, classes=classes, seed=1)), tmp_path)
+
+    assert {path.name for path in paths} == PICTURES == {path.name for path in tmp_path.iterdir()}
+    pictures = [cv2.imread(str(path)) for path in paths]
+    assert all(picture.std() > 5 for picture in pictures)
+    assert len({picture.tobytes() for picture in pictures}) == len(PICTURES)
+    pyplot = sys.modules.get("matplotlib.pyplot")
+    assert pyplot is None or not pyplot.get_fignums()  # no global figures
+
+
+def test_pictures_of_nothing(tmp_path):
+    assert len(save_plots(result_of(["a"]), tmp_path)) == len(PICTURES)

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: The boxwright authors
+"""Whole criteria against golden vectors, from this folder or from the one that BOXWRIGHT_GOLDEN names.
+
+Every case of every file is collected: those of a criterion that we do not have yet are skipped by name, with the reason.
+Tolerances are the ones of spec/losses section I.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from boxwright.structures import Assignment
+from tests.golden.adapters import ADAPTERS, Run
+from tests.golden.inputs import BUILDERS, crc
+
+FOLDER = Path(os.environ.get("BOXWRIGHT_GOLDEN") or Path(__file__).parent)
+NOT_CRITERIA = {  # files of another form -> what reads them
+    "architectures": "test_architectures.py",
+    "terms": "test_terms.py",
+    "numeric": "tests of the functions it lists",
+    "numeric_overlap": "test_terms.py",
+}
+RELATIVE = {torch.float64: 1e-6, torch.float32: 2e-4}
+GRADIENT = {torch.float64: 1e-6, torch.float32: 1e-3}  # of the tensor's gradient norm
+
+
+def _cases() -> list[Any]:
+    """One parameter per case, and one skipped parameter per file that has no cases of the common form."""
+    found = []
+    for path in sorted(FOLDER.glob("*.json")):
+        if path.stem in NOT_CRITERIA:
+            continue
+        cases = json.loads(path.read_text(encoding="utf-8")).get("cases", [{"name": "whole file"}])
+        reason = f"{path.name}: no adapter yet in tests/golden/adapters.py"
+        marks = [] if path.stem in ADAPTERS else [pytest.mark.skip(reason=reason)]
+        found += [pytest.param(path.stem, case, id=f"{path.stem}-{case['name']}", marks=marks) for case in cases]
+    return found
+
+
+def _run(criterion: str, case: dict[str, Any], dtype: torch.dtype) -> Run:
+    run = ADAPTERS[criterion](case, BUILDERS[case["builder"]](case["params"]), dtype)
+    run.total.backward()
+    return run
+
+
+def test_the_folder_holds_every_file_that_has_an_adapter():
+    assert set(ADAPTERS) <= {path.stem for path in FOLDER.glob("*.json")}, f"missing in {FOLDER}"
+
+
+@pytest.mark.parametrize(("criterion", "case"), _cases())
+def test_inputs_are_rebuilt_to_the_bit(criterion, case):
+    inputs = BUILDERS[case["builder"]](case["params"])
+
+    for name, expected in case["inputs_crc32"].items():
+        value = inputs[name]
+        assert ([crc(part) for part in value] if isinstance(value, list) else crc(value)) == expected, name
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
+@pytest.mark.parametrize(("criterion", "case"), _cases())
+def test_components_and_total(criterion, case, dtype):
+    run, expected = _run(criterion, case, dtype), case["expected"]
+
+    assert set(run.components) == set(expected["components"])
+    for name, value in {**expected["components"], "total": expected["total"]}.items():
+        got = run.total if name == "total" else run.components[name]
+        assert got.dtype == dtype, name
+        assert got.item() == pytest.approx(value, rel=RELATIVE[dtype], abs=1e-12), name
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
+@pytest.mark.parametrize(("criterion", "case"), _cases())
+def test_gradients(criterion, case, dtype):
+    run = _run(criterion, case, dtype)
+
+    assert set(run.leaves) == set(case["grad_of_total"])
+    for name, expected in case["grad_of_total"].items():
+        gradient = run.leaves[name].grad
+        assert gradient is not None, name
+        flat, within = gradient.double().flatten(), GRADIENT[dtype] * expected["l2"]
+        assert flat.norm().item() == pytest.approx(expected["l2"], abs=within), name
+        # The sum of n rounding errors of one sign at most; far below the norm for these sizes.
+        assert flat.sum().item() == pytest.approx(expected["sum"], abs=within), name
+        for index, value in expected["samples"]:
+            assert flat[index].item() == pytest.approx(value, abs=within), f"{name}[{index}]"
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
+@pytest.mark.parametrize(("criterion", "case"), _cases())
+def test_assignment_records(criterion, case, dtype):
+    run = _run(criterion, case, dtype)
+
+    for branch, images in case["assignment"].items():
+        pairs = run.assignments[branch]
+        for image, record in enumerate(images):
+            got = _record(pairs, image)
+            scored, every = got[got[:, 2] > 0], got
+            assert len(every) == record["positives"] or not case["tie_free"]
+            assert len(scored) == record["scored_positives"]
+            assert scored[:12, :2].astype(int).tolist() == record["first_pairs"]
+            assert crc(scored[:, :2].astype(np.int64)) == record["pairs_crc32"]
+            assert crc(every[:, :2].astype(np.int64)) == record["all_pairs_crc32"] or not case["tie_free"]
+            assert scored[:, 2].sum() == pytest.approx(record["score_sum"], rel=RELATIVE[dtype], abs=1e-12)
+
+
+def _record(pairs: Assignment, image: int) -> np.ndarray:
+    """Rows (anchor, slot, weight) of the image's pairs in anchor order."""
+    mine = pairs.valid & (pairs.image == image)
+    rows = torch.stack((pairs.anchor[mine].double(), pairs.target[mine].double(), pairs.weight[mine].double()), dim=1)
+    return rows[rows[:, 0].argsort()].numpy()

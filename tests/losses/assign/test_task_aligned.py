@@ -1,0 +1,277 @@
+# SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: The boxwright authors
+import dataclasses
+import itertools
+
+import pytest
+import torch
+
+from boxwright.losses.assign import TaskAligned
+from boxwright.losses.assign import task_aligned as module
+from boxwright.ops import chunks
+from boxwright.ops.candidates import lay_out_candidates
+from boxwright.ops.decode import Distance
+from boxwright.ops.grid import grid_for_image
+from boxwright.structures import Assignment, Predictions, Targets
+from tests.losses.scenes import SIZE, generator, make_targets, random_predictions, random_targets
+from tests.reference import task_aligned as reference
+
+SWITCHES = [
+    dict(zip(("zero_metric_positives", "conflict_scope", "validity"), values, strict=True))
+    for values in itertools.product(("drop", "lowest_index"), ("containing", "all"), ("mask", "sum"))
+]
+
+
+def prepared(targets: Targets, preds: Predictions) -> Targets:
+    return dataclasses.replace(targets, candidates=lay_out_candidates(targets, preds.grid))
+
+
+def owners(pairs: Assignment) -> dict[tuple[int, int], int]:
+    valid = pairs.valid
+    keys = zip(pairs.image[valid].tolist(), pairs.anchor[valid].tolist(), strict=True)
+    return dict(zip(keys, pairs.target[valid].tolist(), strict=True))
+
+
+def weights(pairs: Assignment) -> dict[tuple[int, int], float]:
+    valid = pairs.valid
+    keys = zip(pairs.image[valid].tolist(), pairs.anchor[valid].tolist(), strict=True)
+    return dict(zip(keys, pairs.weight[valid].tolist(), strict=True))
+
+
+def by_reference(preds: Predictions, targets: Targets, **options: object) -> reference.Reference:
+    # From the numbers the assigner sees: a float32 score is the float64 reading of that float32.
+    scores, boxes = preds.logits.detach().sigmoid().double().numpy(), preds.boxes.double().numpy()
+    points, wanted = preds.grid.points.double().numpy(), targets.boxes.double().numpy()
+    return reference.assign(
+        scores, boxes, points, targets.labels.numpy(), wanted, targets.valid.numpy(), **{"topk": 10, **options}
+    )
+
+
+def assert_equal(pairs: Assignment, expected: reference.Reference, relative: float) -> None:
+    assert owners(pairs) == expected.owner
+    assert weights(pairs) == pytest.approx(expected.weight, rel=relative, abs=relative)
+    assert pairs.weight[~pairs.valid].eq(0).all()
+    assert pairs.normalizer.item() == pytest.approx(max(expected.total, 1.0), rel=relative)
+
+
+@pytest.mark.parametrize("switches", SWITCHES, ids=lambda s: "-".join(s.values()))
+@pytest.mark.parametrize("seed", range(6))
+def test_equals_brute_force_in_random_scenes(seed, switches):
+    source = generator(seed)
+    counts = [(3, 0, 5), (12, 1), (0, 0), (1,), (30, 2), (7, 7)][seed]
+    topk = (10, 4, 10, 2, 13, 1)[seed]
+    preds = random_predictions(source, len(counts), (64, 64))
+    targets = random_targets(source, counts, (64, 64))
+
+    pairs = TaskAligned(topk=topk, **switches)(preds, prepared(targets, preds))
+
+    assert_equal(pairs, by_reference(preds, targets, topk=topk, **switches), 1e-9)
+
+
+@pytest.mark.parametrize("switches", SWITCHES, ids=lambda s: "-".join(s.values()))
+def test_float32_equals_brute_force(switches):
+    source = generator(3)
+    preds = random_predictions(source, 2, (64, 64), dtype=torch.float32)
+    targets = random_targets(source, (25, 4), (64, 64), dtype=torch.float32)
+
+    pairs = TaskAligned(**switches)(preds, prepared(targets, preds))
+
+    assert pairs.weight.dtype == torch.float32
+    # Weights go with the sixth power of an overlap known to about 2e-6.
+    assert_equal(pairs, by_reference(preds, targets, **switches), 5e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("switches", SWITCHES, ids=lambda s: "-".join(s.values()))
+def test_ties_go_to_the_lowest_cell_and_the_lowest_slot(switches, dtype):
+    # Every cell predicts the same box shape and score, and slots 0 to 2 hold one box: metrics and overlaps tie everywhere.
+    grid = grid_for_image((64, 64), (8, 16))
+    cells = len(grid.points)
+    raw = torch.ones(1, cells, 4, dtype=dtype)
+    preds = Predictions(torch.zeros(1, cells, 1, dtype=dtype), raw, Distance(num_bins=1), grid)
+    targets = make_targets([(8, 8, 40, 40)] * 3 + [(0, 0, 64, 64)], dtype=dtype)
+
+    pairs = TaskAligned(topk=3, **switches)(preds, prepared(targets, preds))
+
+    assert_equal(pairs, by_reference(preds, targets, topk=3, **switches), 1e-5 if dtype == torch.float32 else 1e-9)
+    assert 1 not in pairs.target[pairs.valid].tolist()
+
+
+def test_more_objects_than_cells():
+    source = generator(1)
+    preds = random_predictions(source, 1, (32, 32), (16, 32))
+    targets = make_targets([(0, 0, 30 + i % 3, 32 - i % 5) for i in range(40)])
+
+    pairs = TaskAligned()(preds, prepared(targets, preds))
+
+    assert_equal(pairs, by_reference(preds, targets), 1e-9)
+    assert int(pairs.valid.sum()) <= 5
+
+
+def test_topk_larger_than_the_number_of_cells():
+    source = generator(2)
+    preds = random_predictions(source, 1, (32, 32), (16,))
+    targets = make_targets([(0, 0, 32, 32), (2, 2, 30, 20)])
+
+    many, all_cells = (TaskAligned(topk=k)(preds, prepared(targets, preds)) for k in (100, 4))
+
+    assert owners(many) == owners(all_cells)
+    assert_equal(many, by_reference(preds, targets, topk=4), 1e-9)
+
+
+def test_no_objects_give_no_pairs_and_a_normalizer_of_one():
+    preds = random_predictions(generator(0), 2)
+
+    pairs = TaskAligned()(preds, prepared(make_targets([], []), preds))
+
+    assert len(pairs.image) == 0
+    assert pairs.normalizer.item() == 1
+
+
+def test_contested_cell_goes_to_the_better_overlap():
+    # One cell of 32 px predicts exactly (0, 0, 30, 30); both boxes contain its centre.
+    grid = grid_for_image((32, 32), (32,))
+    raw = torch.tensor([[[16.0, 16.0, 14.0, 14.0]]]) / 32
+    preds = Predictions(torch.zeros(1, 1, 1), raw, Distance(num_bins=1), grid)
+    targets = make_targets([(0, 0, 60, 60), (0, 0, 32, 32)], dtype=torch.float32)
+
+    pairs = TaskAligned(topk=1)(preds, prepared(targets, preds))
+
+    assert owners(pairs) == {(0, 0): 1}
+
+
+def test_an_owner_may_not_have_chosen_the_cell():
+    # Slots 1 and 2 hold one box and take cell 0, their best (topk 1); slot 0 overlaps it more but likes cell 1 better.
+    grid = grid_for_image((32, 64), (32,))
+    # cell 0 predicts (0, 0, 32, 32), cell 1 predicts (0, 0, 64, 32): centre (48, 16)
+    raw = torch.tensor([[[16.0, 16.0, 16.0, 16.0], [48.0, 16.0, 16.0, 16.0]]]).double() / 32
+    logits = torch.tensor([[[0.0, -9.0], [9.0, -9.0]]]).double()
+    preds = Predictions(logits, raw, Distance(num_bins=1), grid)
+    targets = make_targets([(0, 0, 50, 32), (0, 0, 20, 32), (0, 0, 20, 32)])
+
+    pairs = TaskAligned(topk=1)(preds, prepared(targets, preds))
+
+    assert_equal(pairs, by_reference(preds, targets, topk=1), 1e-9)
+    assert owners(pairs) == {(0, 0): 0, (0, 1): 0}
+
+
+def far_predictions(size: tuple[int, int], stride: int) -> Predictions:
+    """Every cell predicts a box far outside the image, so that every overlap and metric is 0."""
+    grid = grid_for_image(size, (stride,))
+    cells = len(grid.points)
+    raw = torch.tensor([-90.0, -90.0, 91.0, 91.0]).double().expand(1, cells, 4)
+    return Predictions(torch.zeros(1, cells, 2).double(), raw, Distance(num_bins=1), grid)
+
+
+def test_zero_metric_pairs_are_dropped_or_fill_up_in_the_order_of_cells():
+    preds = far_predictions((32, 32), 8)  # 16 cells; the box holds cells 5, 6, 9, 10
+    targets = prepared(make_targets([(8, 8, 24, 24)]), preds)
+
+    dropped = TaskAligned(topk=10)(preds, targets)
+    filled = TaskAligned(topk=10, zero_metric_positives="lowest_index")(preds, targets)
+
+    assert owners(dropped) == {}
+    # The ten lowest cells of the image are 0 to 9: cell 10 is inside but too late.
+    assert owners(filled) == {(0, 5): 0, (0, 6): 0, (0, 9): 0}
+    assert filled.weight.tolist() == [0.0] * 4
+
+
+def test_conflict_scope_decides_where_every_overlap_is_zero():
+    preds = far_predictions((32, 32), 8)
+    # Slot 0 holds no contested cell.
+    targets = prepared(make_targets([(24, 24, 32, 32), (8, 8, 24, 24), (8, 8, 24, 24)]), preds)
+    options = {"topk": 10, "zero_metric_positives": "lowest_index"}
+
+    containing = TaskAligned(**options)(preds, targets)
+    everywhere = TaskAligned(**options, conflict_scope="all")(preds, targets)
+
+    assert set(owners(containing).values()) == {1}
+    assert set(owners(everywhere).values()) == {0}
+
+
+def test_validity_by_sum_drops_an_object_mostly_left_of_the_image():
+    preds = random_predictions(generator(5), 1)
+    targets = prepared(make_targets([(-90, -90, 40, 40)]), preds)
+
+    assert len(owners(TaskAligned()(preds, targets))) > 0
+    assert owners(TaskAligned(validity="sum")(preds, targets)) == {}
+    assert owners(TaskAligned(validity="sum", zero_metric_positives="lowest_index")(preds, targets)) == {}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_box_that_is_not_a_number_is_not_hidden(dtype):
+    preds = random_predictions(generator(6), 1, dtype=dtype)
+    raw = preds.box_raw.detach().clone()
+    raw[:] = torch.nan
+    broken = dataclasses.replace(preds, box_raw=raw)
+
+    pairs = TaskAligned()(broken, prepared(random_targets(generator(6), (6,), dtype=dtype), broken))
+
+    assert pairs.valid.any()
+    assert pairs.normalizer.isnan()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_assigned_in_float32(dtype):
+    source = generator(7)
+    full = random_predictions(source, 2, dtype=torch.float32)
+    half = dataclasses.replace(full, logits=full.logits.to(dtype), box_raw=full.box_raw.to(dtype))
+    rounded = dataclasses.replace(full, logits=half.logits.float(), box_raw=half.box_raw.float())
+    targets = prepared(random_targets(source, (5, 3), dtype=torch.float32), full)
+
+    ours, expected = TaskAligned()(half, targets), TaskAligned()(rounded, targets)
+
+    assert ours.weight.dtype == torch.float32
+    assert owners(ours) == owners(expected)
+    assert weights(ours) == weights(expected)
+
+
+def test_memory_order_of_the_head_does_not_matter():
+    source = generator(8)
+    preds = random_predictions(source, 3)
+    targets = prepared(random_targets(source, (5, 0, 9)), preds)
+    maps = torch.cat((preds.box_raw, preds.logits), dim=2).detach().transpose(1, 2).contiguous()  # (B, 4 R + C, A)
+    raw = preds.box_raw.shape[2]
+    views = dataclasses.replace(preds, logits=maps[:, raw:].transpose(1, 2), box_raw=maps[:, :raw].transpose(1, 2))
+
+    assert weights(TaskAligned()(views, targets)) == pytest.approx(weights(TaskAligned()(preds, targets)), rel=1e-12)
+
+
+def test_cutting_the_batch_into_pieces_changes_nothing(monkeypatch):
+    source = generator(9)
+    preds = random_predictions(source, 4)
+    targets = prepared(random_targets(source, (5, 0, 9, 2)), preds)
+    whole = TaskAligned()(preds, targets)
+
+    monkeypatch.setattr(module, "CACHE_PAIRS", 1)
+    monkeypatch.setattr(chunks, "CACHE_ELEMENTS", 1)
+    pieces = TaskAligned()(preds, targets)
+
+    for field in ("image", "anchor", "target", "valid", "weight"):
+        assert torch.equal(getattr(whole, field), getattr(pieces, field)), field
+
+
+def test_unprepared_targets_give_the_same_pairs():
+    source = generator(10)
+    preds = random_predictions(source, 2)
+    targets = random_targets(source, (4, 6))
+
+    assert weights(TaskAligned()(preds, targets)) == weights(TaskAligned()(preds, prepared(targets, preds)))
+
+
+def test_general_exponents():
+    source = generator(11)
+    preds = random_predictions(source, 1)
+    targets = random_targets(source, (6,))
+
+    pairs = TaskAligned(alpha=1.0, beta=2.5)(preds, prepared(targets, preds))
+
+    assert_equal(pairs, by_reference(preds, targets, alpha=1.0, beta=2.5), 1e-9)
+
+
+def test_slots_are_those_of_real_candidates_only():
+    # Two cells in one box, none in the other, all in the third: 2 + 0 + 10 slots.
+    preds = random_predictions(generator(12), 1, SIZE, (8,))
+    targets = prepared(make_targets([(0, 0, 16, 8), (5, 5, 7, 7), (0, 0, 96, 64)]), preds)
+
+    assert len(TaskAligned()(preds, targets).image) == 12

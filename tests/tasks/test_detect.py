@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: The boxwright authors
+import importlib
+
+import torch
+
+from boxwright.evaluation.evaluator import EvaluationConfig
+from boxwright.models.detector import DetectorConfig
+from boxwright.models.heads.anchor_free import AnchorFreeConfig
+from boxwright.ops.letterbox import letterbox
+from boxwright.tasks import TASKS
+from boxwright.tasks.base import Task
+from boxwright.tasks.detect import DETECT
+
+
+def test_every_listed_task_is_a_module_with_a_value_of_its_name():
+    for name in TASKS:
+        task = getattr(importlib.import_module(f"boxwright.tasks.{name}"), name.upper())
+        assert isinstance(task, Task)
+        assert task.name == name
+
+
+def test_a_real_detector_s_rows_are_the_dense_decode_at_the_kept_candidates():
+    torch.manual_seed(0)
+    model = DetectorConfig(head=AnchorFreeConfig(num_classes=3)).build().eval()
+    with torch.no_grad():
+        preds = model(torch.rand(2, 3, 64, 96)).final
+    best, label = preds.logits.sigmoid().max(dim=2)
+
+    kept = DETECT.select(preds, conf=0.0, iou=1.0, max_det=10_000)
+    found = DETECT.finish(preds, kept, [letterbox((64, 96), (64, 96))] * 2, names=["a", "b", "c"])
+
+    for image, rows in enumerate(kept):
+        assert sorted(rows.anchors.tolist()) == list(range(preds.logits.shape[1]))
+        torch.testing.assert_close(rows.boxes, preds.boxes[image, rows.anchors], rtol=0, atol=1e-4)  # px
+        torch.testing.assert_close(rows.scores, best[image, rows.anchors])
+        assert torch.equal(rows.labels, label[image, rows.anchors])
+        assert (rows.scores.diff() <= 0).all()
+        assert (found[image].boxes >= 0).all()
+        assert (found[image].boxes[:, 2] <= 96).all()
+
+
+def test_its_evaluator_scores_boxes():
+    assert DETECT.evaluator(["a"], EvaluationConfig()).result().metrics["box/ap50_95"] == -1.0
