@@ -84,6 +84,7 @@ def main() -> None:
     parser.add_argument("--data", default=os.environ.get("BOXWRIGHT_DATA", "../shared/data") + "/bccd")
     parser.add_argument("--imgsz", type=int, default=640)
     options = parser.parse_args()
+    harness.warm_heap()
     torch.set_num_threads(options.threads)
     cv2.setNumThreads(options.threads)
     with tempfile.TemporaryDirectory() as folder:

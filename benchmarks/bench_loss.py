@@ -2,9 +2,9 @@
 # SPDX-FileCopyrightText: The boxwright authors
 """How fast is the detection loss, forward and backward, and how much memory does it take beside the peer's?
 
-Both criteria see the same raw head outputs (batch 16, 640 px, 80 classes) and the same labels, in one process. The peer is
-`ultralytics` (the extra `parity`), run as a black box through its public API; without it only our side is measured.
-`prepare` is the host-side layout of candidates, which a loader does before the step; it is timed by itself and added in `with prepare`.
+Both criteria see the same raw head outputs (batch 16, 640 px, 80 classes) and the same labels, in one process. The peer
+is `ultralytics` (the extra `parity`), run as a black box through its public API; without it only our side is measured.
+`prepare` is the host-side layout of candidates, done before the step; it is timed alone and added in `with prepare`.
 """
 
 import math
@@ -13,7 +13,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from harness import allocation_peak, arguments, machine, medians, record, warm_heap
 from torch import Tensor
 
 from boxwright.losses.assign import TaskAligned
@@ -23,6 +22,7 @@ from boxwright.ops.boxes import cxcywh_to_xyxy
 from boxwright.ops.decode import Distance
 from boxwright.ops.grid import grid_for_image
 from boxwright.structures import Outputs, Predictions, Targets
+from harness import allocation_peak, arguments, machine, medians, record, warm_heap
 
 SIDE, STRIDES, CLASSES, BINS = 640, (8, 16, 32), 80, 16
 CRITERION = Criterion(
@@ -56,6 +56,7 @@ def head_outputs(batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor
 
 
 def our_step(boxes: Tensor, scores: Tensor, targets: Targets) -> Callable[[], Tensor]:
+    """Our criterion, forward and backward, with prepared targets."""
     grid = grid_for_image((SIDE, SIDE), STRIDES)
 
     def step() -> Tensor:
@@ -69,6 +70,7 @@ def our_step(boxes: Tensor, scores: Tensor, targets: Targets) -> Callable[[], Te
 
 
 def peer_step(boxes: Tensor, scores: Tensor, labels: Tensor, boxes_norm: Tensor) -> Callable[[], Tensor] | None:
+    """The peer's criterion, forward and backward, or None where it is not installed."""
     try:
         from ultralytics import YOLO
     except ImportError:
@@ -94,10 +96,12 @@ def peer_step(boxes: Tensor, scores: Tensor, labels: Tensor, boxes_norm: Tensor)
 
 
 def make_targets(labels: Tensor, boxes_norm: Tensor) -> Targets:
+    """The labels in our form."""
     return Targets(labels, cxcywh_to_xyxy(boxes_norm * SIDE), torch.ones_like(labels, dtype=torch.bool))
 
 
 def compare(objects: int, repeats: int) -> dict[str, Any]:
+    """Times, ratio and memory at so many objects per image."""
     generator = torch.Generator().manual_seed(objects)
     labels, boxes_norm = scene(16, objects, (0.04, 0.6), generator)
     boxes, scores = head_outputs(16, generator)
@@ -141,6 +145,7 @@ def crowd() -> dict[str, Any]:
 
 
 def main() -> None:
+    """Measure, print and keep."""
     options = arguments(__doc__).parse_args()
     torch.set_num_threads(options.threads)
     heap = "warm" if warm_heap() else "cold"

@@ -17,14 +17,14 @@ from boxwright.config import from_yaml, override, suggest
 from boxwright.data.collate import Batch
 from boxwright.data.dataset import read_split
 from boxwright.data.formats import open_dataset
+from boxwright.data.formats.listing import IMAGE_SUFFIXES
 from boxwright.data.loader import val_loader
 from boxwright.data.sample import DatasetHeader, Split
-from boxwright.engine.logs import Listener, stage
+from boxwright.engine.logs import Listener, counted_stage
 from boxwright.engine.precision import choose_device, default_workers
 from boxwright.engine.predictor import Predictor
 from boxwright.engine.recipe import Recipe
 from boxwright.engine.runfolder import free_folder
-from boxwright.engine.sources import IMAGE_SUFFIXES
 from boxwright.engine.trainer import Trainer
 from boxwright.engine.validator import Validation
 from boxwright.engine.validator import validate as run_validation
@@ -204,10 +204,8 @@ class Model:
         header = open_dataset(chosen.data.source, chosen.data.names)
         self._expect_classes(header)
         listener = listener or Listener()
-        with stage(listener, f"reading {split} labels", 0):
-            records = read_split(
-                header, split, chosen.data, lambda done, total: listener.advance(done, {"total": total})
-            )
+        with counted_stage(listener, f"reading {split} labels") as on_progress:
+            records = read_split(header, split, chosen.data, on_progress)
         device = choose_device(chosen.train.device)
         loader = val_loader(
             records,

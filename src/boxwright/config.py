@@ -258,7 +258,8 @@ def _walk(cls: Any, location: Sequence[str | int]) -> tuple[list[str], Any]:
     for part in location:
         members = _alternatives(hint)
         if len(members) > 1:
-            hint = next((member for member in members if str(part) in _tags(member)), None)
+            # A name that no member has belongs to a union around this one: stay.
+            hint = next((member for member in members if str(part) in _tags(member)), hint)
         else:
             keys.append(str(part))
             parent, hint = hint, _step_into(hint, str(part))

@@ -3,7 +3,8 @@
 """The types that rooms hand to each other. Read this file first; it imports nothing of ours but the errors.
 
 Letters, the same in every file: B images, M target slots per image (padded), A candidates (grid cells of all levels),
-P matched pairs, C classes, R distance bins, N detections, H W input pixels. All types are frozen; nobody writes into their tensors.
+P matched pairs, C classes, R distance bins, N detections, H W input pixels. All types are frozen; nobody writes into
+their tensors.
 Boxes are xyxy pixels of the network input unless a name says otherwise.
 """
 
@@ -39,8 +40,8 @@ class Grid:
 class Candidates:
     """Which grid cells lie inside which object, laid out on the host before the step (architecture idea 9).
 
-    A cell is inside when its centre is. Inside cells of one object in one grid row form a run of neighbours; runs are ordered
-    by object, level and row, so expanding them gives every (object, cell) pair in the order image, slot, anchor.
+    A cell is inside when its centre is. Inside cells of one object in one grid row form a run of neighbours; runs are
+    ordered by object, level and row, so expanding them gives all (object, cell) pairs in the order image, slot, anchor.
     The plain numbers never leave the host: they give the step all its shapes, so it needs no sync.
     """
 
@@ -85,7 +86,8 @@ class Targets:
             )
         if self.valid.shape != self.labels.shape or self.valid.dtype != torch.bool:
             raise ShapeError(
-                f"Targets.valid: expected bool of shape {(batch, slots)}, got {self.valid.dtype} {tuple(self.valid.shape)}"
+                f"Targets.valid: expected bool of shape {(batch, slots)}, "
+                f"got {self.valid.dtype} {tuple(self.valid.shape)}"
             )
         if self.labels.dtype != torch.int64:
             raise ShapeError(f"Targets.labels: expected int64, got {self.labels.dtype}")
@@ -184,11 +186,11 @@ class Predictions:
             return self.decoder(raw, points, self.grid.strides.to(raw.dtype).expand(shape))
 
     def raw_at(self, pairs: Assignment) -> Float[Tensor, "P raw"]:
-        """Raw box outputs of the matched candidates, at least float32, with gradient; zeros where a pair is not valid."""
+        """Raw outputs of the matched candidates, at least float32, with gradient; zeros where a pair is not valid."""
         if self.matched is not None and self.matched.pairs is pairs:
             return self.matched.box_raw
         raw = at_least_float32(self.box_raw[pairs.image, pairs.anchor])
-        # An unused slot may point at any cell: its values, even infinite ones, must not reach a gradient (0 * inf is NaN).
+        # An unused slot may point at any cell: its values must not reach a gradient (0 * inf is NaN).
         return torch.where(pairs.valid[:, None], raw, torch.zeros_like(raw))
 
     def boxes_at(self, pairs: Assignment) -> Float[Tensor, "P 4"]:
@@ -225,12 +227,12 @@ class LossBreakdown:
 
     @property
     def components(self) -> dict[str, Float[Tensor, ""]]:
-        """Gain-weighted value of every item, without the scale; of this rank's images, so ranks add up to the batch's."""
+        """Gain-weighted value of every item without the scale, of this rank's images: ranks add up to the batch's."""
         return {item.name: item.contributions.sum() * item.gain for item in self.items}
 
     @property
     def total(self) -> Float[Tensor, ""]:
-        """scale * sum of gain-weighted items: the number to call `backward` on; its mean over ranks is the batch's loss.
+        """Scale * sum of gain-weighted items: what `backward` is called on; its mean over ranks is the batch's loss.
 
         The number of ranks in the scale undoes the mean that DDP takes of the gradients.
         """

@@ -13,9 +13,11 @@ import pytest
 import torch
 
 from boxwright.data.augment.pipeline import AugmentConfig
-from boxwright.data.dataset import DataConfig
+from boxwright.data.dataset import DataConfig, read_split
+from boxwright.data.formats import open_dataset
 from boxwright.data.loader import train_loader, val_loader
-from boxwright.data.sample import DatasetHeader, Instances, Record, Records
+from boxwright.data.sample import DatasetHeader, Instances, Record, Records, Report
+from boxwright.data.synthetic import draw_dataset, draw_scene
 from boxwright.errors import DataError
 
 SIZE = 64
@@ -30,7 +32,7 @@ def records_of(sizes):
         rows.append(
             Record(Path(f"{index}.jpg"), (height, width), Instances(boxes, np.arange(len(boxes), dtype=np.int64)))
         )
-    return Records(header, "train", tuple(rows), None)
+    return Records(header, "train", tuple(rows), Report())
 
 
 class Store:
@@ -55,8 +57,7 @@ RECORDS = records_of(SIZES)
 
 
 @pytest.fixture
-def records(monkeypatch):
-    # The header's missing report is of no interest here.
+def records():
     return RECORDS
 
 
@@ -234,6 +235,26 @@ def test_validation_ranks_share_the_same_rectangles(records):
     for whole, *parts in zip(alone, *ranks, strict=True):
         assert torch.equal(torch.cat([part.images for part in parts]), whole.images)
         assert sum((part.indices for part in parts), ()) == whole.indices
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_drawn_files_reach_the_batches(tmp_path, workers):
+    path = draw_dataset(tmp_path / "shapes", train=5, val=3, imgsz=64, seed=1)
+    header, config = open_dataset(path), DataConfig(source=str(path), imgsz=SIZE)
+    training, held_out = (read_split(header, split, config) for split in ("train", "val"))
+
+    batches = list(val_loader(held_out, config, batch=2, workers=workers))
+    loader = train_loader(training, config, AugmentConfig(), batch=2, seed=0, workers=workers, epochs=20)
+
+    assert sum(len(batch) for batch in loader) == 5
+    for batch in batches:
+        for k, index in enumerate(batch.indices):
+            scene = draw_scene(64, 1, "val", index)
+            np.testing.assert_allclose(batch.truths[k].boxes, scene.instances.boxes, atol=1e-3)
+            assert batch.truths[k].labels.tolist() == scene.instances.labels.tolist()
+            box = batch.letterboxes[k]
+            inside = batch.images[k, :, box.top : box.top + 64, box.left : box.left + 64].permute(1, 2, 0).numpy()
+            assert np.abs(inside.astype(int) - scene.image).mean() < 8  # JPEG blurs the grain a little
 
 
 SCRIPT = """

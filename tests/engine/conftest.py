@@ -37,6 +37,6 @@ def tiny_recipe(scenes: Path) -> Callable[..., Recipe]:
     )
     usual = [
         f"data.source={scenes}", "data.imgsz=64", "train.epochs=2", "train.batch=8", "train.nominal_batch=16",
-        "train.workers=0", "train.device=cpu", "train.precision=fp32",
+        "train.workers=0", "train.device=cpu", "train.precision=fp32", "evaluation.plots=false",
     ]  # fmt: skip
     return lambda *settings: override(replace(base, model=model), [*usual, *settings])

@@ -2,7 +2,7 @@
 # SPDX-FileCopyrightText: The boxwright authors
 """Whole criteria against golden vectors, from this folder or from the one that BOXWRIGHT_GOLDEN names.
 
-Every case of every file is collected: those of a criterion that we do not have yet are skipped by name, with the reason.
+Every case of every file is collected: those of a criterion that we do not have yet are skipped by name, with reason.
 Tolerances are the ones of spec/losses section I.
 """
 
@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-
-from boxwright.structures import Assignment
 from tests.golden.adapters import ADAPTERS, Run
 from tests.golden.inputs import BUILDERS, crc
+
+from boxwright.structures import Assignment
 
 FOLDER = Path(os.environ.get("BOXWRIGHT_GOLDEN") or Path(__file__).parent)
 NOT_CRITERIA = {  # files of another form -> what reads them

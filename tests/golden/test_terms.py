@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.golden.inputs import BUILDERS, crc
 from torch import Tensor
 
 from boxwright.losses.functional import bce_with_logits, distribution_focal
 from boxwright.ops.boxes import cxcywh_to_xyxy
 from boxwright.ops.overlap import paired_overlap
-from tests.golden.inputs import BUILDERS, crc
 
 FOLDER = Path(os.environ.get("BOXWRIGHT_GOLDEN") or Path(__file__).parent)
 Inputs = dict[str, Tensor]

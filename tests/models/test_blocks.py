@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from boxwright.models.blocks import SPPF, Bottleneck, C2f, Conv, fold_, make_block
+from boxwright.models.blocks import SPPF, Bottleneck, C2f, Concat, Conv, Upsample, fold_, join, make_block
 
 
 def warmed(module: nn.Module, channels: int) -> nn.Module:
@@ -107,3 +107,42 @@ def test_make_block_builds_by_name():
     assert isinstance(block, C2f)
     assert len(block.units) == 3
     assert not block.units[0].add
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_join_has_the_gradients_of_cat_and_hands_them_out_dense(memory_format):
+    generator = torch.Generator().manual_seed(0)
+    maps = [torch.randn(2, width, 4, 6, generator=generator).to(memory_format=memory_format) for width in (3, 1, 5)]
+    factor = torch.randn(2, 9, 4, 6, generator=generator).to(memory_format=memory_format)
+    gradients = {}
+    for function in (join, lambda parts: torch.cat(parts, 1)):
+        leaves = [x.detach().requires_grad_() for x in maps]
+        joined = function(leaves)
+        joined.backward(factor)
+        gradients[function] = joined.detach(), *(leaf.grad for leaf in leaves)
+
+    for ours, expected in zip(*gradients.values(), strict=True):
+        assert torch.equal(ours, expected)
+    if memory_format is torch.channels_last:
+        assert all(part.is_contiguous(memory_format=memory_format) for part in gradients[join])
+    with torch.no_grad():
+        assert torch.equal(Concat()(*maps), torch.cat(maps, 1))
+
+
+def test_upsample_repeats_cells_and_sums_their_gradients():
+    x = torch.arange(4.0).view(1, 1, 2, 2).requires_grad_()
+    y = Upsample()(x)
+    y.backward(torch.arange(16.0).view(1, 1, 4, 4))
+
+    assert y.tolist() == [[[[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 3, 3], [2, 2, 3, 3]]]]
+    assert x.grad.tolist() == [[[[0 + 1 + 4 + 5, 2 + 3 + 6 + 7], [8 + 9 + 12 + 13, 10 + 11 + 14 + 15]]]]
+    with torch.no_grad():
+        assert torch.equal(Upsample()(x), y)
+
+
+def test_hand_written_gradients_agree_with_differences():
+    torch.manual_seed(0)
+    block = C2f(4, 4, 2, shortcut=True).double().eval()
+    x = torch.randn(1, 4, 3, 3, dtype=torch.float64, requires_grad=True)
+
+    assert torch.autograd.gradcheck(lambda x: Upsample()(block(x)), (x,))

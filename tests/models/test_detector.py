@@ -70,9 +70,9 @@ def test_config_survives_yaml_and_overrides():
     changed = override(SMALL, ["model.head.num_bins=8".removeprefix("model."), "backbone.depths=[1, 2, 1, 1]"])
     assert changed.head.num_bins == 8
     assert changed.backbone.depths == (1, 2, 1, 1)
-    with pytest.raises(ConfigError, match="backbone.kind: expected one of csp, got 'resnet'"):
+    with pytest.raises(ConfigError, match=r"backbone\.kind: expected one of csp, got 'resnet'"):
         override(SMALL, ["backbone.kind=resnet"])
-    with pytest.raises(ConfigError, match="neck.width: unknown key; did you mean 'widths'"):
+    with pytest.raises(ConfigError, match=r"neck\.width: unknown key; did you mean 'widths'"):
         override(SMALL, ["neck.width=[1]"])
 
 
@@ -193,7 +193,7 @@ def test_statistics_of_frozen_layers_move_unless_held(bn_eval):
 
 @pytest.mark.parametrize("layers", [24, -1, (23,), (-1,)])
 def test_freezing_a_layer_that_does_not_exist(layers):
-    with pytest.raises(ConfigError, match="train.freeze: this model has layers 0 to 22"):
+    with pytest.raises(ConfigError, match=r"train\.freeze: this model has layers 0 to 22"):
         built().freeze(layers)
 
 

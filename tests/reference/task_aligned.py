@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # SPDX-FileCopyrightText: The boxwright authors
-"""Task-aligned assignment, one object and one cell at a time, in float64: slow, readable, from spec/losses C.2 and H.3-H.5."""
+"""Task-aligned assignment, one object and one cell at a time, in float64: slow, from spec/losses C.2 and H.3-H.5."""
 
 from dataclasses import dataclass
 
 import numpy as np
-
 from tests.reference.overlap import ciou
 
 
@@ -36,7 +35,7 @@ def assign(
     conflict_scope="containing",
     validity="mask",
 ):
-    """scores (B, A, C) after sigmoid, boxes (B, A, 4) px, points (A, 2) px, labels and valid (B, M), targets (B, M, 4) px."""
+    """Scores (B, A, C) after sigmoid; boxes, points and targets in px; labels and valid (B, M)."""
     owner, weight = {}, {}
     for image in range(len(scores)):
         counts = [_counts(box, real, validity) for box, real in zip(targets[image], valid[image], strict=True)]

@@ -71,7 +71,7 @@ def _show(found: "DatasetCheck", limit: int) -> None:
 
     if found.header is not None:
         say(f"{found.source}: {found.header.format}, {len(found.header.names)} classes")
-        show(tables.splits(dict(found.reports), dict(found.statistics)))
+        show(tables.splits(found.reports, found.statistics))
         names, counts = class_table(found)
         show(tables.class_counts(names, {str(split): of_split.tolist() for split, of_split in counts.items()}))
     worst_first = sorted(found.problems, key=lambda problem: [*tables.SEVERITY_STYLES].index(problem.severity))
@@ -81,8 +81,8 @@ def _show(found: "DatasetCheck", limit: int) -> None:
         say(f"... and {len(worst_first) - limit} more; --all lists them, --json FILE writes them down")
     errors, warnings = (sum(p.severity == kind for p in found.problems) for kind in ("error", "warning"))
     verdict = "can be trained on" if found.ok else "cannot be trained on as it is"
-    counts = f"{tables.counted(errors, 'error')}, {tables.counted(warnings, 'warning')}"
-    say(f"{counts}: the dataset {verdict}", style="bold")
+    summary = f"{tables.counted(errors, 'error')}, {tables.counted(warnings, 'warning')}"
+    say(f"{summary}: the dataset {verdict}", style="bold")
 
 
 def _data_config(settings: list[str] | None) -> "DataConfig":
@@ -146,16 +146,16 @@ def draw(
     from boxwright.cli.console import say
     from boxwright.cli.progress import make_listener
     from boxwright.data.synthetic import draw_dataset
-    from boxwright.engine.logs import stage
+    from boxwright.engine.logs import counted_stage
 
     listener = make_listener()
-    with stage(listener, "drawing scenes", train + val):
+    with counted_stage(listener, "drawing scenes") as on_progress:
         made = draw_dataset(
             folder,
             train=train,
             val=val,
             imgsz=imgsz,
             seed=seed,
-            on_progress=lambda done, total: listener.advance(done, {}),
+            on_progress=on_progress,
         )
     say(f"dataset: {made}")

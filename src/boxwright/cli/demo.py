@@ -87,14 +87,14 @@ def demo(
 
 def _draw(folder: Path, size: Size, listener: "Listener") -> Path:
     from boxwright.data.synthetic import draw_dataset
-    from boxwright.engine.logs import stage
+    from boxwright.engine.logs import counted_stage
 
-    with stage(listener, "drawing scenes", size.train + size.val):
+    with counted_stage(listener, "drawing scenes") as on_progress:
         return draw_dataset(
             folder,
             train=size.train,
             val=size.val,
             imgsz=IMGSZ,
             seed=SEED,
-            on_progress=lambda done, total: listener.advance(done, {}),
+            on_progress=on_progress,
         )

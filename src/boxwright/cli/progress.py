@@ -94,9 +94,9 @@ class BarListener(ConsoleListener):
         """Moves the bar and writes the values beside it."""
         super().advance(done, values)
         if self.progress is not None:
-            total = values.get("total") or self.progress.tasks[0].total
+            total = self.progress.tasks[0].total
             count = f"{done}/{total:.0f}" if total else str(done)
-            self.progress.update(self.task, completed=done, total=total, count=count, values=values_text(values))
+            self.progress.update(self.task, completed=done, count=count, values=values_text(values))
 
     def end_stage(self) -> None:
         """Removes the bar."""
@@ -125,7 +125,6 @@ class PlainListener(ConsoleListener):
         """Prints where the stage is, if some time has passed."""
         super().advance(done, values)
         self.last = (done, dict(values))
-        self.total = int(values.get("total", self.total))
         if self.clock() - self.spoke >= PLAIN_EVERY:
             self.spoke = self.clock()
             self._print()
@@ -158,7 +157,7 @@ def values_text(values: Mapping[str, float]) -> str:
             parts.append(f"{duration(value)} left")
         elif name == "lr":
             parts.append(f"lr {value:.2e}")
-        elif name != "total":
+        else:
             parts.append(f"{name.rpartition('/')[2]} {value:.4g}")
     return "  ".join(parts)
 

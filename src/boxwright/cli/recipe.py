@@ -10,7 +10,7 @@ from boxwright.cli.options import Data, Preset, Settings
 
 
 def recipe(
-    name: Preset,
+    name: Preset = None,
     data: Data = None,
     settings: Settings = None,
     presets: Annotated[bool, typer.Option("--list", help="Only list the names of the presets.")] = False,

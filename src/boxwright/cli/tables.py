@@ -12,7 +12,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from boxwright.data.checks import SplitStatistics
-    from boxwright.data.sample import Problem, Report
+    from boxwright.data.sample import Problem, Report, Split
     from boxwright.evaluation.evaluator import ClassResult, EvaluationResult
 
 SEVERITY_STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}  # worst first
@@ -48,14 +48,14 @@ def _score(value: float) -> str:
 
 
 def problem_line(problem: "Problem") -> str:
-    """One finding about a user's file, as markup: a line that can be searched and copied, whatever the terminal's width."""
+    """One finding about a user's file, as markup: one line to search and copy, whatever the terminal's width."""
     where = problem.file if problem.line is None else f"{problem.file}, line {problem.line}"
     style = SEVERITY_STYLES[problem.severity]
     done = "" if problem.action == "none" else f" [dim]({escape(problem.action)})[/]"
     return f"[{style}]{problem.severity}[/] {escape(where)}: {escape(problem.message)}{done}"
 
 
-def splits(reports: Mapping[str, "Report"], statistics: Mapping[str, "SplitStatistics"]) -> Table:
+def splits(reports: "Mapping[Split, Report]", statistics: "Mapping[Split, SplitStatistics]") -> Table:
     """What each split holds; one column per split, so that it fits a narrow terminal."""
     made = table("splits", [""], list(reports))
     rows: dict[str, Callable[[Report], int]] = {

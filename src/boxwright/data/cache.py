@@ -16,8 +16,9 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from io import BufferedIOBase
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -63,7 +64,7 @@ def usable_cache_folder(name: str, dataset: Path) -> Path | None:
     return None if folder.resolve().is_relative_to(dataset.resolve()) else folder
 
 
-def write_atomically(path: Path, write: Callable[[BinaryIO], None]) -> bool:
+def write_atomically(path: Path, write: Callable[[BufferedIOBase], None]) -> bool:
     """Write a file under a temporary name and rename it; False, with a log line, where that is not possible."""
     temporary = None
     try:
@@ -116,7 +117,7 @@ class LabelCache:
         if self.path is None:
             return {}
         try:
-            with np.load(self.path, allow_pickle=False) as archive:
+            with self.path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 text, boxes, labels = archive["text"].tobytes(), archive["boxes"], archive["labels"]
             content = json.loads(text)
             if content["identity"] != self._identity:

@@ -10,7 +10,8 @@ import os
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import BinaryIO, Literal
+from io import BufferedIOBase
+from typing import Literal
 
 ImageType = Literal["jpeg", "png", "bmp", "webp", "tiff", "pfm"]
 
@@ -45,7 +46,7 @@ class ImageHeader:
         return (width, height) if self.orientation >= 5 else (height, width)
 
 
-def read_header(file: BinaryIO) -> ImageHeader:
+def read_header(file: BufferedIOBase) -> ImageHeader:
     """The header of an open image file.
 
     Raises:
@@ -82,7 +83,7 @@ def _not_an_image(start: bytes) -> HeaderError:
     return HeaderError("not_an_image", f"the content is of no known image type, starting with {start[:8].hex(' ')}")
 
 
-def _exact(file: BinaryIO, count: int) -> bytes:
+def _exact(file: BufferedIOBase, count: int) -> bytes:
     data = file.read(count)
     if len(data) != count:
         raise HeaderError("image_corrupt", "the file ends before its header does")
@@ -92,7 +93,7 @@ def _exact(file: BinaryIO, count: int) -> bytes:
 # -- JPEG ----------------------------------------------------------------------------------------------------------
 
 
-def _jpeg(file: BinaryIO, size: int) -> ImageHeader:
+def _jpeg(file: BufferedIOBase, size: int) -> ImageHeader:
     stored: tuple[int, int] | None = None
     orientation, frames, bits = 1, False, 8
     for marker, length in _jpeg_segments(file):
@@ -113,7 +114,7 @@ def _jpeg(file: BinaryIO, size: int) -> ImageHeader:
     return ImageHeader("jpeg", stored, orientation, bits, "several" if frames else "one", complete, trailing)
 
 
-def _jpeg_segments(file: BinaryIO) -> Iterator[tuple[int, int]]:
+def _jpeg_segments(file: BufferedIOBase) -> Iterator[tuple[int, int]]:
     """Marker and payload length of each segment up to the first scan; the file stands at the payload."""
     file.seek(2)
     for _ in range(_MAX_SEGMENTS):
@@ -133,7 +134,7 @@ def _jpeg_segments(file: BinaryIO) -> Iterator[tuple[int, int]]:
     raise HeaderError("image_corrupt", f"more than {_MAX_SEGMENTS} segments before the pixels")
 
 
-def _jpeg_end(file: BinaryIO, scan: int, size: int) -> tuple[bool, bool]:
+def _jpeg_end(file: BufferedIOBase, scan: int, size: int) -> tuple[bool, bool]:
     """Whether an end marker follows the first scan, and whether anything follows that marker."""
     # Inside a scan 0xFF is always followed by 0x00 or a restart marker, so the pair cannot occur by chance.
     start = max(scan, size - _TAIL)
@@ -161,7 +162,7 @@ def exif_orientation(data: bytes) -> int:
 # -- PNG -----------------------------------------------------------------------------------------------------------
 
 
-def _png(file: BinaryIO, size: int) -> ImageHeader:
+def _png(file: BufferedIOBase, size: int) -> ImageHeader:
     file.seek(8)
     length, kind, width, height, bits = struct.unpack(">I4sIIB", _exact(file, 17))
     if kind != b"IHDR" or length != 13 or 0 in (width, height):
@@ -192,7 +193,7 @@ def _png(file: BinaryIO, size: int) -> ImageHeader:
 # -- WebP ----------------------------------------------------------------------------------------------------------
 
 
-def _webp(file: BinaryIO, size: int) -> ImageHeader:
+def _webp(file: BufferedIOBase, size: int) -> ImageHeader:
     file.seek(4)
     (body,) = struct.unpack("<I", _exact(file, 4))
     file.seek(12)
@@ -217,7 +218,7 @@ def _webp(file: BinaryIO, size: int) -> ImageHeader:
     )
 
 
-def _webp_orientation(file: BinaryIO) -> int:
+def _webp_orientation(file: BufferedIOBase) -> int:
     for _ in range(_MAX_SEGMENTS):
         head = file.read(8)
         if len(head) < 8:
@@ -233,7 +234,7 @@ def _webp_orientation(file: BinaryIO) -> int:
 # -- TIFF, BMP, PFM ------------------------------------------------------------------------------------------------
 
 
-def _tiff(file: BinaryIO, size: int) -> ImageHeader:
+def _tiff(file: BufferedIOBase, size: int) -> ImageHeader:
     file.seek(0)
     order: Literal["<", ">"] = "<" if _exact(file, 2) == b"II" else ">"
     version, offset = struct.unpack(order + "HI", _exact(file, 6))
@@ -262,7 +263,7 @@ def _tiff(file: BinaryIO, size: int) -> ImageHeader:
     )  # fmt: skip
 
 
-def _tiff_values(file: BinaryIO, order: str, entry: tuple[int, int, int]) -> list[int]:
+def _tiff_values(file: BufferedIOBase, order: str, entry: tuple[int, int, int]) -> list[int]:
     kind, number, value = entry
     width = {3: 2, 4: 4}.get(kind, 0)
     if number == 1 or not width:
@@ -274,11 +275,11 @@ def _tiff_values(file: BinaryIO, order: str, entry: tuple[int, int, int]) -> lis
     return list(struct.unpack(f"{order}{number}{'H' if kind == 3 else 'I'}", _exact(file, width * number)))
 
 
-def _tiff_bits(file: BinaryIO, order: str, tags: dict[int, tuple[int, int, int]]) -> int:
+def _tiff_bits(file: BufferedIOBase, order: str, tags: dict[int, tuple[int, int, int]]) -> int:
     return max(_tiff_values(file, order, tags[258])) if 258 in tags else 1
 
 
-def _tiff_extents(file: BinaryIO, order: str, tags: dict[int, tuple[int, int, int]]) -> list[int]:
+def _tiff_extents(file: BufferedIOBase, order: str, tags: dict[int, tuple[int, int, int]]) -> list[int]:
     """Where each strip or tile of the first image ends in the file."""
     for offsets, counts in ((273, 279), (324, 325)):
         if offsets in tags and counts in tags:
@@ -287,7 +288,7 @@ def _tiff_extents(file: BinaryIO, order: str, tags: dict[int, tuple[int, int, in
     return []
 
 
-def _bmp(file: BinaryIO, size: int) -> ImageHeader:
+def _bmp(file: BufferedIOBase, size: int) -> ImageHeader:
     file.seek(2)
     _, _, data_offset, header = struct.unpack("<IIII", _exact(file, 16))
     if header == 12:
@@ -302,7 +303,7 @@ def _bmp(file: BinaryIO, size: int) -> ImageHeader:
     return ImageHeader("bmp", (height, width), complete=size >= needed)
 
 
-def _pfm(file: BinaryIO, size: int) -> ImageHeader:
+def _pfm(file: BufferedIOBase, size: int) -> ImageHeader:
     file.seek(0)
     text = file.read(128)
     words = text.split(maxsplit=4)
@@ -313,7 +314,7 @@ def _pfm(file: BinaryIO, size: int) -> ImageHeader:
     return ImageHeader("pfm", (height, width), bits=32, complete=size >= width * height * channels * 4)
 
 
-_PARSERS: tuple[tuple[bytes, Callable[[BinaryIO, int], ImageHeader]], ...] = (
+_PARSERS: tuple[tuple[bytes, Callable[[BufferedIOBase, int], ImageHeader]], ...] = (
     (b"\xff\xd8\xff", _jpeg),
     (b"\x89PNG\r\n\x1a\n", _png),
     (b"RIFF", _webp),

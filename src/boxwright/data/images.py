@@ -84,14 +84,13 @@ def decode(
     if header.type == "jpeg" and not header.complete:
         if policy.truncated == "drop" and not _all_pixels_there(data):
             raise HeaderError("image_truncated", "the JPEG is cut off before its last pixels")
-        data += _END_OF_IMAGE
+        data = _ended(data)
     return _upright(_pixels(data, header, policy, min_long_side), header)
 
 
 def _pixels(data: bytes, header: ImageHeader, policy: ImagePolicy, min_long_side: int | None) -> np.ndarray:
-    percentile = header.bits == 16 and policy.depth16 == "percentile"
-    if header.type == "pfm" or percentile or policy.alpha == "composite":
-        return _to_rgb8(_imdecode(data, cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION), percentile)
+    if header.type == "pfm" or header.bits == 16 or policy.alpha == "composite":
+        return _to_rgb8(_imdecode(data, cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION), policy)
     flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
     if min_long_side is not None and header.type == "jpeg":
         flags |= _reduction(max(header.stored), min_long_side)
@@ -125,18 +124,18 @@ def _upright(pixels: np.ndarray, header: ImageHeader) -> np.ndarray:
     return pixels if flip is None else cv2.flip(pixels, flip)
 
 
-def _to_rgb8(pixels: np.ndarray, percentile: bool) -> np.ndarray:
+def _to_rgb8(pixels: np.ndarray, policy: ImagePolicy) -> np.ndarray:
     """RGB of unchanged OpenCV pixels: 1, 3 or 4 channels (BGR order) of 8 or 16 bits or floats in [0, 1]."""
     if pixels.ndim == 2:
         pixels = pixels[..., None].repeat(3, axis=2)
     colour, alpha = pixels[..., 2::-1], pixels[..., 3:4]
     if colour.dtype == np.uint16:
-        colour = _by_percentile(colour) if percentile else colour >> 8
+        colour = _by_percentile(colour) if policy.depth16 == "percentile" else colour >> 8
         alpha = alpha >> 8
     elif colour.dtype != np.uint8:
         colour = np.nan_to_num(colour, nan=0.0) * 255
-        alpha = alpha[..., :0]
-    if alpha.shape[2]:
+        alpha = alpha[..., :0]  # a fourth float channel has no agreed scale
+    if alpha.shape[2] and policy.alpha == "composite":
         weight = alpha.astype(np.float32) / 255
         colour = colour * weight + 255 * (1 - weight)
     return np.ascontiguousarray(np.clip(np.rint(colour), 0, 255).astype(np.uint8))
@@ -145,6 +144,14 @@ def _to_rgb8(pixels: np.ndarray, percentile: bool) -> np.ndarray:
 def _by_percentile(colour: np.ndarray) -> np.ndarray:
     low, high = np.percentile(colour, (1, 99))
     return np.asarray((colour.astype(np.float32) - low) * (255 / max(high - low, 1)))
+
+
+def _ended(data: bytes) -> bytes:
+    """A JPEG with an end marker put behind its last usable bytes."""
+    if cv2.imdecode(np.frombuffer(data + _END_OF_IMAGE, np.uint8), cv2.IMREAD_REDUCED_GRAYSCALE_8) is None:
+        # Cut inside the tables of a later scan of a progressive file: end before that scan.
+        data = data[: max(data.rfind(b"\xff\xc4"), data.rfind(b"\xff\xda"))]
+    return data + _END_OF_IMAGE
 
 
 def _all_pixels_there(data: bytes) -> bool:

@@ -12,6 +12,7 @@ import traceback
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
@@ -210,9 +211,7 @@ class BatchLoader:
         pin_memory: bool,
     ) -> None:  # fmt: skip
         self._keys = _Keys(count)
-        with warnings.catch_warnings():
-            # The number of workers is the user's choice, even above the number of cores.
-            warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)
+        with _known_warnings():
             self._loader: DataLoader[Any] = DataLoader(
                 _Batches(build),
                 batch_size=None,
@@ -230,9 +229,7 @@ class BatchLoader:
         return self._keys.count
 
     def __iter__(self) -> Iterator[Batch]:
-        with warnings.catch_warnings():
-            # Python 3.12 warns of fork beside threads; the workers use neither torch's nor OpenCV's.
-            warnings.filterwarnings("ignore", message=".*multi-threaded, use of fork", category=DeprecationWarning)
+        with _known_warnings():
             items = iter(self._loader)
         for item in items:
             if isinstance(item, _Failure):
@@ -303,6 +300,17 @@ def val_loader(
     shares = [rank_share(positions, rank, world) for positions in batches]
     build = _ValidationBuild(records, images or ImageStore(records, data), order, shares, shapes)
     return BatchLoader(build, len(batches), workers=workers, persistent=False, pin_memory=pin_memory)
+
+
+@contextmanager
+def _known_warnings() -> Iterator[None]:
+    """Silences what torch and Python say of workers that are started on purpose."""
+    with warnings.catch_warnings():
+        # The number of workers is the user's choice, even above the number of cores.
+        warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)
+        # Python 3.12 warns of fork beside threads; the workers use neither torch's nor OpenCV's.
+        warnings.filterwarnings("ignore", message=".*multi-threaded, use of fork", category=DeprecationWarning)
+        yield
 
 
 def _unchanged(item: Any) -> Any:

@@ -15,7 +15,7 @@ from boxwright.data.report import summary_line
 from boxwright.data.sample import DatasetHeader, Records, Split
 from boxwright.engine.distributed import Ranks, wait_for_all
 from boxwright.engine.ema import Ema
-from boxwright.engine.logs import Listener, stage
+from boxwright.engine.logs import Listener, counted_stage
 from boxwright.engine.optim import Schedule, build_optimizer, choose_optimizer, scaled_decay, warmup_iterations
 from boxwright.engine.precision import Resolved, choose_precision, default_workers, gradient_scaler
 from boxwright.engine.recipe import Recipe
@@ -100,8 +100,8 @@ def _read(header: DatasetHeader, split: Split, recipe: Recipe, ranks: Ranks, lis
     """The split on every rank; rank 0 reads first and leaves a label cache for the others."""
     if not ranks.first:
         wait_for_all()
-    with stage(listener, f"reading {split} labels", 0):
-        records = read_split(header, split, recipe.data, lambda done, total: listener.advance(done, {}))
+    with counted_stage(listener, f"reading {split} labels") as on_progress:
+        records = read_split(header, split, recipe.data, on_progress)
     if ranks.first:
         wait_for_all()
     if not records.records:
@@ -115,8 +115,8 @@ def _images(records: Records, recipe: Recipe, listener: Listener) -> ImageStore:
     """The pixels of a split; fills its cache here when the recipe asks for one."""
     if recipe.data.cache == "none":
         return ImageStore(records, recipe.data)
-    with stage(listener, f"caching {records.split} images in {recipe.data.cache}", len(records.records)):
-        store = ImageStore(records, recipe.data, lambda done, total: listener.advance(done, {}))
+    with counted_stage(listener, f"caching {records.split} images in {recipe.data.cache}") as on_progress:
+        store = ImageStore(records, recipe.data, on_progress)
     for text in store.messages:
         listener.message(text, "warning")
     return store

@@ -7,7 +7,7 @@ The engine never prints: it calls a `Listener`. The command line shows progress 
 
 import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
@@ -48,6 +48,25 @@ def stage(listener: Listener, name: str, total: int) -> Iterator[None]:
         yield
     finally:
         listener.end_stage()
+
+
+@contextmanager
+def counted_stage(listener: Listener, name: str) -> Iterator[Callable[[int, int], None]]:
+    """A stage whose length is known at its first step: yields the `on_progress(done, total)` that the work is given."""
+    begun = False
+
+    def on_progress(done: int, total: int) -> None:
+        nonlocal begun
+        if not begun:
+            listener.stage(name, total)
+            begun = True
+        listener.advance(done, {})
+
+    try:
+        yield on_progress
+    finally:
+        if begun:
+            listener.end_stage()
 
 
 def metrics_table(rows: Sequence[Mapping[str, float]]) -> str:

@@ -84,7 +84,7 @@ class RunFolder:
                 f"{self.root}: holds a run already and is never overwritten; resume it, or name another folder"
             )
         try:
-            (self.root / "weights").mkdir(parents=True)
+            self.root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise CheckpointError(f"{self.root}: the run folder cannot be made: {error.strerror or error}") from error
 

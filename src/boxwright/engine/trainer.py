@@ -110,6 +110,7 @@ class _Run:
         self.device = device
         self.listener = listener
         self.history = History()
+        self.draws = ranks.first and recipe.evaluation.plots
         self.drawn = -math.inf  # when the curves were drawn last
         self.best: Validation | None = None  # of the best epoch, if this call saw it
 
@@ -196,7 +197,7 @@ class _Run:
         meter, batches = Meter(self.ranks.world), len(loader)
         with stage(self.listener, f"train {epoch + 1}/{config.epochs}", batches):
             for index, batch in enumerate(loader):
-                if epoch == 0 and index == 0 and self.ranks.first:
+                if epoch == 0 and index == 0 and self.draws:
                     save_training_batch(self.folder.root / "train_batch.png", batch, parts.header.names)
                 breakdown = stepper.run(batch, epoch * batches + index, epoch + 1, progress)
                 meter.add(breakdown, len(batch.paths))
@@ -256,7 +257,7 @@ class _Run:
         leftovers = parts.stepper.leftover_gradients()
         if self.ranks.first:
             save_epoch(self.folder, self.recipe, parts.header, parts.stepper, history, leftovers, best=better)
-            if time.monotonic() - self.drawn > _DRAW_EVERY:
+            if self.draws and time.monotonic() - self.drawn > _DRAW_EVERY:
                 self._draw_curves()
         self.listener.metrics(row)
         if history.stopped_early:
@@ -267,7 +268,7 @@ class _Run:
 
     def _finish(self, parts: Parts) -> RunResult:
         """Evaluates the best weights once more, with pictures."""
-        if self.ranks.first:
+        if self.draws:
             self._draw_curves()
         if parts.val is None:
             return RunResult(self.folder.root, {}, self.history.best_epoch)
@@ -277,7 +278,7 @@ class _Run:
         if self.best is None:
             self.best = self._validate(parts, "validate best")
         assert self.best is not None
-        if self.ranks.first:
+        if self.draws:
             save_plots(self.best.result, self.folder.root)
             assert parts.val_records is not None
             predictor = predictor_of(average, parts.val_records, self.recipe.data.imgsz, self.device)

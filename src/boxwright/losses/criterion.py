@@ -2,9 +2,13 @@
 # SPDX-FileCopyrightText: The boxwright authors
 """The criterion: for every prediction its role's rule; one assigner, then terms that share its pairs."""
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Discriminator, Tag
+from torch import Tensor
 
 from boxwright.config import component
 from boxwright.errors import ConfigError, ShapeError
@@ -15,16 +19,20 @@ from boxwright.ops.collective import sum_over_ranks, world_size
 from boxwright.ops.rows import take_rows
 from boxwright.structures import Assignment, Grid, LossBreakdown, LossItem, MatchedRows, Outputs, Predictions, Targets
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
-    from torch import Tensor
+def _origin(value: Any) -> Literal["built_in", "custom"]:
+    return "custom" if callable(value) and not hasattr(value, "kind") else "built_in"
 
-    # YAML can only name built-ins; in Python any callable of the same signature does.
-    AnyTerm = Term | Callable[[Predictions, Targets, Assignment], Tensor]
-    AnyAssigner = Assigner | Callable[[Predictions, Targets], Assignment]
-else:
-    AnyTerm, AnyAssigner = Term, Assigner
+
+# YAML can only name built-ins; in Python any callable of the same signature does.
+AnyTerm = Annotated[
+    Annotated[Term, Tag("built_in")] | Annotated[Callable[[Predictions, Targets, Assignment], Tensor], Tag("custom")],
+    Discriminator(_origin),
+]
+AnyAssigner = Annotated[
+    Annotated[Assigner, Tag("built_in")] | Annotated[Callable[[Predictions, Targets], Assignment], Tag("custom")],
+    Discriminator(_origin),
+]
 
 
 @component
@@ -82,7 +90,7 @@ class Criterion:
                 pairs = rule.assigner(preds, targets)
                 assignments[preds.label] = pairs
                 rows = take_rows(preds.box_raw, pairs.image, pairs.anchor, pairs.valid)
-                shared = _sharing(preds, pairs, rows)
+                shared = replace(preds, matched=MatchedRows(pairs, rows))
                 for name, weighted in rule.terms.items():
                     contributions = weighted.term(shared, targets, pairs)
                     items.append(LossItem(f"{preds.label}/{name}", contributions, weighted.gain))
@@ -95,7 +103,7 @@ class Criterion:
             )
         return self.rules[role]
 
-    def _scale(self, preds: Predictions) -> "float | Tensor":
+    def _scale(self, preds: Predictions) -> float | Tensor:
         ranks = world_size()
         if not self.batch_scale:
             return float(ranks)
@@ -107,16 +115,7 @@ class Criterion:
 
 
 def _with_candidates(targets: Targets, grid: Grid) -> Targets:
-    from dataclasses import replace
-
-    candidates = lay_out_candidates(targets, grid)
-    return replace(targets, candidates=candidates.to(targets.boxes.device))
-
-
-def _sharing(preds: Predictions, pairs: Assignment, rows: Any) -> Predictions:
-    from dataclasses import replace
-
-    return replace(preds, matched=MatchedRows(pairs, rows))
+    return replace(targets, candidates=lay_out_candidates(targets, grid).to(targets.boxes.device))
 
 
 def _check(preds: Predictions, targets: Targets) -> None:
@@ -128,8 +127,9 @@ def _check(preds: Predictions, targets: Targets) -> None:
     grid = preds.grid
     if (candidates.shapes, candidates.level_strides) != (grid.shapes, grid.level_strides):
         raise ShapeError(
-            f"Targets.candidates: expected a layout for levels {grid.shapes} with strides {grid.level_strides} as in the "
-            f"predictions, got {candidates.shapes} with {candidates.level_strides}; call `Criterion.prepare` with their grid"
+            f"Targets.candidates: expected a layout for levels {grid.shapes} with strides {grid.level_strides} as in "
+            f"the predictions, got {candidates.shapes} with {candidates.level_strides}; "
+            "call `Criterion.prepare` with the predictions' grid"
         )
     if (len(candidates.cells), candidates.slots) != tuple(targets.labels.shape):
         raise ShapeError(

@@ -47,7 +47,7 @@ def distribution_focal(logits: Float[Tensor, "*n side_bins"], distances: Float[T
     distances = distances.clamp(0, num_bins - 1 - END_GAP)
     low = distances.floor()
     share = (distances - low)[..., None]
-    log_p = logits.unflatten(-1, (4, num_bins)).log_softmax(dim=-1)
+    log_p = torch.unflatten(logits, -1, (4, num_bins)).log_softmax(dim=-1)
     bin_low = low.long()[..., None]
     at_low, at_high = log_p.gather(-1, bin_low), log_p.gather(-1, bin_low + 1)
     return -((1 - share) * at_low + share * at_high).squeeze(-1).mean(dim=-1)
@@ -60,11 +60,11 @@ def sparse_bce(
     label: Int64[Tensor, " P"],
     soft: Float[Tensor, " P"],
 ) -> Float[Tensor, "B A"]:
-    """Binary cross-entropy summed over the classes of each anchor, for targets that are `soft` at P entries and 0 elsewhere.
+    """Binary cross-entropy summed over each anchor's classes, for targets that are `soft` at P entries and 0 elsewhere.
 
-    The dense target never exists: the sum of softplus(z) over all logits, minus soft * z at the P entries; the gradient is
-    sigmoid(z) with P corrections. Entries with soft = 0 are left out, so they may point anywhere. Computed in at least
-    float32 and in the memory order of `logits`.
+    The dense target never exists: the sum of softplus(z) over all logits, minus soft * z at the P entries; the gradient
+    is sigmoid(z) with P corrections. Entries with soft = 0 are left out, so they may point anywhere. Computed in at
+    least float32 and in the memory order of `logits`.
 
     >>> zero = torch.zeros(1, dtype=torch.int64)
     >>> sparse_bce(torch.zeros(1, 1, 2), zero, zero, zero, torch.ones(1)).item() == 2 * torch.tensor(2.0).log().item()
@@ -84,7 +84,7 @@ class _SparseBce(torch.autograd.Function):
         return values.index_put_((image, anchor), -gain, accumulate=True)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
         logits, image, anchor, label, soft = ctx.saved_tensors
         out = empty_in_memory_order(logits)
@@ -101,8 +101,8 @@ class _SparseBce(torch.autograd.Function):
 def _sum_of_softplus(logits: Tensor) -> Tensor:
     """softplus(z) = max(z, 0) + log(1 + exp(-|z|)), summed over the last axis with few logarithms.
 
-    log(1 + a) + log(1 + b) = log(1 + (a + b + a b)): folding pairs of classes before the logarithm adds only positive numbers,
-    so nothing cancels and small exponentials keep their precision, unlike in a product of (1 + a).
+    log(1 + a) + log(1 + b) = log(1 + (a + b + a b)): folding pairs of classes before the logarithm adds only positive
+    numbers, so nothing cancels and small exponentials keep their precision, unlike in a product of (1 + a).
     """
     terms = logits.abs().mul_(-LOG2_E).exp2_()
     for _ in range(FOLDS):

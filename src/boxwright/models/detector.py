@@ -5,7 +5,6 @@
 import copy
 from collections.abc import Sequence
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -74,15 +73,15 @@ class Detector(nn.Module):
     def freeze(self, layers: int | Sequence[int], *, bn_eval: bool = False) -> tuple[int, ...]:
         """Stops the gradients of the first N layers, or of exactly the listed ones, and returns their indices.
 
-        Everything else is made trainable again, except the head's frozen bins. Batch norms of frozen layers keep updating their
-        statistics, as published, unless `bn_eval` holds them still.
+        Everything else is made trainable again, except the head's frozen bins. Batch norms of frozen layers keep
+        updating their statistics, as published, unless `bn_eval` holds them still.
 
         Raises:
             ConfigError: there is no such layer.
         """
         parts = self.layers
         chosen = tuple(range(layers)) if isinstance(layers, int) else tuple(sorted(set(layers)))
-        if isinstance(layers, int) and layers < 0 or any(not 0 <= i < len(parts) for i in chosen):
+        if (isinstance(layers, int) and layers < 0) or any(not 0 <= i < len(parts) for i in chosen):
             raise ConfigError(f"train.freeze: this model has layers 0 to {len(parts) - 1}, got {layers}")
         for index, part in enumerate(parts):
             part.requires_grad_(index not in chosen)

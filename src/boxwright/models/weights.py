@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -54,10 +55,10 @@ class LoadReport:
 
 @contextlib.contextmanager
 def replace_atomically(path: Path) -> Iterator[Path]:
-    """Gives a temporary path beside `path`; when the block ends well it is flushed to disk and takes the place of `path`.
+    """Gives a temporary path beside `path`; when the block ends well it is flushed to disk and takes `path`'s place.
 
-    Killed at any moment, `path` is the old file or the new one, whole. The temporary name is always the same, so what a kill leaves
-    behind is overwritten by the next write.
+    Killed at any moment, `path` is the old file or the new one, whole. The temporary name is always the same, so what a
+    kill leaves behind is overwritten by the next write.
     """
     temporary = path.with_name(f".{path.name}.tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -79,7 +80,7 @@ def replace_atomically(path: Path) -> Iterator[Path]:
 def save_weights(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Writes tensors and text metadata so that `path` holds, at any moment, the old file or the new one.
 
-    `metadata` gets `format` added; `recipe`, `names`, `class_ids`, `epoch` and `metrics` are the keys that `boxwright` reads.
+    `metadata` gets `format` added; `recipe`, `names`, `class_ids`, `epoch` and `metrics` are the keys we read.
 
     Raises:
         CheckpointError: the disk refuses; the previous file is untouched.
@@ -118,14 +119,17 @@ def read_state(path: Path) -> dict[str, Tensor]:
         return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
 
 
-def load_weights(model: nn.Module, path: Path, *, strict: bool = True, names: Sequence[str] | None = None) -> LoadReport:
+def load_weights(
+    model: nn.Module, path: Path, *, strict: bool = True, names: Sequence[str] | None = None
+) -> LoadReport:
     """Copies the tensors of a file into a model and says what happened to each.
 
-    Strict: all or nothing. Otherwise tensors that agree in name and shape are taken, and where `names` (the model's class names) and the
-    file's metadata both name classes, the class rows of the head move to the class of the same name.
+    Strict: all or nothing. Otherwise tensors that agree in name and shape are taken, and where `names` (the model's
+    class names) and the file's metadata both name classes, class rows of the head move to the class of the same name.
 
     Raises:
-        CheckpointError: the file cannot be read; strict and something does not fit; not strict and nothing fits. The model is unchanged then.
+        CheckpointError: the file cannot be read; strict and something does not fit; not strict and nothing fits. The
+            model is unchanged then.
     """
     state, own = read_state(path), model.state_dict()
     rows = {} if strict or names is None else _class_rows(model, path, names, state, own)
@@ -187,7 +191,7 @@ def _plain(name: str) -> str:
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[safe_open]:
+def _opened(path: Path) -> Iterator[Any]:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; expected a .safetensors checkpoint")
     try:

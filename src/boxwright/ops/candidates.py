@@ -15,7 +15,7 @@ BORDER = 1e-9  # px; a centre counts as inside when it is farther than this from
 def lay_out_candidates(targets: Targets, grid: Grid) -> Candidates:
     """Every (object, cell) pair of a batch as runs of neighbouring cells, with host-known counts.
 
-    Slots that are not valid, and boxes without area, hold no cell. Works on the host: targets on a device cost one sync.
+    Slots that are not valid, and boxes without area, hold no cell. Works on the host: targets elsewhere cost one sync.
 
     Raises:
         ShapeError: a valid slot has a negative label or a box that is not finite.
@@ -67,7 +67,7 @@ def _check(boxes: np.ndarray, labels: np.ndarray, valid: np.ndarray) -> None:
 
 
 def _rectangle(box: np.ndarray, shape: tuple[int, int], stride: int) -> tuple[np.ndarray, ...]:
-    """First column, columns, first row and rows of the cells inside each box; zero columns and rows where there are none."""
+    """First column, columns, first row and rows of the cells inside each box; no columns and rows if there is none."""
     sides = []
     for low, high, cells in ((box[:, 0], box[:, 2], shape[1]), (box[:, 1], box[:, 3], shape[0])):
         centres = (np.arange(cells) + 0.5) * stride

@@ -46,6 +46,6 @@ def expected_distance(logits: Float[Tensor, "*n side_bins"], num_bins: int) -> F
     bins = torch.arange(num_bins, dtype=logits.dtype, device=logits.device)
     if logits.ndim > 1 and logits.stride(-1) != 1:
         # A transposed view of a convolution's map: work along its own memory order, nothing is copied.
-        by_bin = logits.transpose(-1, -2).unflatten(-2, (4, num_bins)).softmax(dim=-2)
-        return (bins @ by_bin).transpose(-1, -2)
-    return logits.unflatten(-1, (4, num_bins)).softmax(dim=-1) @ bins
+        by_bin = torch.unflatten(logits.transpose(-1, -2), -2, (4, num_bins)).softmax(dim=-2)
+        return torch.matmul(bins, by_bin).transpose(-1, -2)
+    return torch.matmul(torch.unflatten(logits, -1, (4, num_bins)).softmax(dim=-1), bins)

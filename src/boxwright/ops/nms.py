@@ -71,13 +71,13 @@ def _greedy(boxes: Tensor, labels: Tensor | None, iou: float, limit: int) -> Ten
 
 def _suppresses(sides: Tensor, areas: Tensor, labels: Tensor | None, by: Tensor, of: Tensor, iou: float) -> Tensor:
     """(len(by), len(of)) bool: overlap above the threshold, and the same class."""
-    a, b = sides[:, by, None], sides[:, None, of]
+    a, b = sides.index_select(1, by).unsqueeze(2), sides.index_select(1, of).unsqueeze(1)
     width = torch.minimum(a[2], b[2]).sub_(torch.maximum(a[0], b[0])).clamp_(min=0)
     height = torch.minimum(a[3], b[3]).sub_(torch.maximum(a[1], b[1])).clamp_(min=0)
     inter = width.mul_(height)
-    union = (areas[by, None] + areas[None, of]).sub_(inter)
+    union = (areas[by].unsqueeze(1) + areas[of]).sub_(inter)
     over = inter.div_(union) > iou  # 0 / 0 is NaN, and NaN is not above anything
-    return over if labels is None else over.logical_and_(labels[by, None] == labels[None, of])
+    return over if labels is None else over.logical_and_(labels[by].unsqueeze(1) == labels[of])
 
 
 def _walk(suppresses: np.ndarray) -> np.ndarray:

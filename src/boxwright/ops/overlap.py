@@ -18,7 +18,7 @@ EPSILON = 1e-7  # in the unit of the boxes (squared for areas); part of the defi
 
 
 class BoxPlanes(NamedTuple):
-    """Boxes by coordinate: corners and, for CIoU, the angle atan(w / h), so that many pairs can share one arc tangent."""
+    """Boxes by coordinate: corners and, for CIoU, the angle atan(w / h), so that many pairs share one arc tangent."""
 
     x1: Tensor
     y1: Tensor
@@ -35,7 +35,8 @@ class BoxPlanes(NamedTuple):
 
     def take(self, index: Tensor) -> "BoxPlanes":
         """The boxes at the given positions of flat planes."""
-        return BoxPlanes(*(None if plane is None else plane.index_select(0, index) for plane in self))
+        x1, y1, x2, y2 = (plane.index_select(0, index) for plane in self[:4])
+        return BoxPlanes(x1, y1, x2, y2, None if self.angle is None else self.angle.index_select(0, index))
 
     @property
     def sides(self) -> tuple[Tensor, Tensor]:
@@ -96,7 +97,8 @@ def overlap_of_planes(
 
 def _aspect_penalty(iou: Tensor, angle_a: Tensor | None, angle_b: Tensor | None) -> Tensor:
     """Alpha times v of CIoU, from the angles atan(w / h)."""
-    assert angle_a is not None and angle_b is not None, "planes for ciou carry their angles"
+    assert angle_a is not None, "planes for ciou carry their angles"
+    assert angle_b is not None, "planes for ciou carry their angles"
     v = (4 / math.pi**2) * (angle_b - angle_a).square()
     with torch.no_grad():
         alpha = v / (1 - iou + v + EPSILON)

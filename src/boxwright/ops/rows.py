@@ -24,7 +24,7 @@ def take_rows(
 
 
 def empty_in_memory_order(dense: Tensor) -> Tensor:
-    """An empty (B, A, n) tensor stored channel by channel when `dense` is, so that its gradient needs no transposed copy."""
+    """An empty (B, A, n) tensor stored by channel when `dense` is, so that its gradient needs no transposed copy."""
     if dense.stride(-1) != 1 and dense.stride(-2) == 1:
         batch, anchors, channels = dense.shape
         return dense.new_empty((batch, channels, anchors)).transpose(1, 2)
@@ -37,11 +37,11 @@ class _TakeRows(torch.autograd.Function):
         ctx.save_for_backward(dense, image, anchor, valid)
         rows = dense[image, anchor]
         rows = rows.float() if rows.dtype in (torch.float16, torch.bfloat16) else rows
-        # An unused slot may point at any cell: its values, even infinite ones, must not reach a gradient (0 * inf is NaN).
+        # An unused slot may point at any cell: its values must not reach a gradient (0 * inf is NaN).
         return torch.where(valid[:, None], rows, torch.zeros_like(rows))
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         dense, image, anchor, valid = ctx.saved_tensors
         out = empty_in_memory_order(dense).zero_()

@@ -3,8 +3,8 @@
 """Room of the recipes: a published model is a name and a function that returns a complete `Recipe`.
 
 Lives here: one file per family with its numbers (widths, depths, gains, assigner constants), and the list `PRESETS`.
-May import: `engine` (Recipe), `tasks` and everything below. This file imports none of them until a recipe is asked for, so that names
-are known without torch.
+May import: `engine` (Recipe), `tasks` and everything below. This file imports none of them until a recipe is asked for,
+so that names are known without torch.
 Add a family: `presets/<family>.py` with one function, and its names in `PRESETS` below.
 Must never happen here: network code, a loop, a number without its source.
 """

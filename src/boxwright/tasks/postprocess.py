@@ -53,13 +53,15 @@ def postprocess(
         # Reduce over classes first: the sigmoid never falls, so its maximum is the sigmoid of the maximum.
         best = at_least_float32(preds.logits.amax(dim=2)).sigmoid()
         image, anchor = (best > conf).nonzero(as_tuple=True)
-        scores = at_least_float32(preds.logits[image, anchor]).sigmoid()
+        logits = at_least_float32(preds.logits[image, anchor])
         boxes = _decode(preds, image, anchor)
         if multi_label:
+            scores = logits.sigmoid_()
             row, label = (scores > conf).nonzero(as_tuple=True)
             score = scores[row, label]
         else:
-            score, label = scores.max(dim=1)
+            highest, label = logits.max(dim=1)
+            score = highest.sigmoid()
             row = torch.arange(len(score), device=score.device)
         if classes is not None:
             wanted = torch.isin(label, torch.tensor(list(classes), dtype=torch.int64, device=label.device))

@@ -5,6 +5,8 @@ import itertools
 
 import pytest
 import torch
+from tests.losses.scenes import SIZE, generator, make_targets, random_predictions, random_targets
+from tests.reference import task_aligned as reference
 
 from boxwright.losses.assign import TaskAligned
 from boxwright.losses.assign import task_aligned as module
@@ -13,8 +15,6 @@ from boxwright.ops.candidates import lay_out_candidates
 from boxwright.ops.decode import Distance
 from boxwright.ops.grid import grid_for_image
 from boxwright.structures import Assignment, Predictions, Targets
-from tests.losses.scenes import SIZE, generator, make_targets, random_predictions, random_targets
-from tests.reference import task_aligned as reference
 
 SWITCHES = [
     dict(zip(("zero_metric_positives", "conflict_scope", "validity"), values, strict=True))
@@ -84,7 +84,7 @@ def test_float32_equals_brute_force(switches):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("switches", SWITCHES, ids=lambda s: "-".join(s.values()))
 def test_ties_go_to_the_lowest_cell_and_the_lowest_slot(switches, dtype):
-    # Every cell predicts the same box shape and score, and slots 0 to 2 hold one box: metrics and overlaps tie everywhere.
+    # Every cell predicts the same shape and score, and slots 0 to 2 hold one box: metrics and overlaps tie.
     grid = grid_for_image((64, 64), (8, 16))
     cells = len(grid.points)
     raw = torch.ones(1, cells, 4, dtype=dtype)

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float64, UInt8
 
-from boxwright.data.augment.geometry import Boxes, Matrix, Picture, Warp, warp_boxes, warp_image
+from boxwright.data.augment.geometry import Matrix, Picture, Warp, warp_boxes, warp_image
 from boxwright.data.sample import Sample
 from boxwright.ops.letterbox import FILL, letterbox
+
+TileBoxes = Float64[np.ndarray, "_ 4"]  # px xyxy; every tile has its own number of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,7 @@ def blend(first: Picture, second: Picture, share: float) -> Picture:
     )
 
 
-def _on_canvas(layout: Layout, place: int) -> Boxes:
+def _on_canvas(layout: Layout, place: int) -> TileBoxes:
     """Boxes of one tile on the canvas, clipped to it."""
     x, y = layout.offsets[place]
     shift = np.array([x, y, x, y], np.float64)
@@ -98,8 +100,8 @@ def _on_canvas(layout: Layout, place: int) -> Boxes:
 
 
 def _render_canvas(
-    layout: Layout, canvas_boxes: list[Boxes], matrix: Matrix, size: int
-) -> tuple[UInt8[np.ndarray, "s s 3"], list[Boxes]]:
+    layout: Layout, canvas_boxes: list[TileBoxes], matrix: Matrix, size: int
+) -> tuple[UInt8[np.ndarray, "s s 3"], list[TileBoxes]]:
     canvas = np.full((layout.size, layout.size, 3), FILL, np.uint8)
     for tile, (x, y) in zip(layout.tiles, layout.offsets, strict=True):
         height, width = tile.image.shape[:2]
@@ -110,8 +112,8 @@ def _render_canvas(
 
 
 def _render_direct(
-    layout: Layout, canvas_boxes: list[Boxes], matrix: Matrix, size: int
-) -> tuple[UInt8[np.ndarray, "s s 3"], list[Boxes]]:
+    layout: Layout, canvas_boxes: list[TileBoxes], matrix: Matrix, size: int
+) -> tuple[UInt8[np.ndarray, "s s 3"], list[TileBoxes]]:
     """Resizes each tile's visible part into place.
 
     Deviation: the edges of a tile snap to whole pixels, so it moves by less than 1 px plus one source pixel against the

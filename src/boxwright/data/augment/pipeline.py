@@ -75,19 +75,19 @@ def build_sample(
 ) -> Sample:
     """The augmented training sample `index`: imgsz x imgsz pixels, boxes clipped to it.
 
-    Order: mosaic or letterbox, affine (one resample), mixup, HSV, vertical flip, horizontal flip.
+    Order: mosaic or letterbox, affine (one resample), mixup, flips, HSV.
     `partners` are the indices that mosaic and mixup may take; `mosaic=False` leaves both out (the last epochs).
     """
     picture = _place(load, index, imgsz, config, rng, partners, mosaic)
     if mosaic and config.mixup and rng.random() < config.mixup:
         other = _place(load, _choose(rng, partners), imgsz, config, rng, partners, mosaic)
         picture = blend(picture, other, rng.beta(32.0, 32.0))
-    image = jitter_hsv(picture.image, rng, config.hsv_h, config.hsv_s, config.hsv_v)
-    boxes = picture.boxes
+    image, boxes = picture.image, picture.boxes
     upside_down, mirrored = rng.random() < config.flipud, rng.random() < config.fliplr
     if upside_down or mirrored:
         image = cv2.flip(image, -1 if upside_down and mirrored else int(mirrored))
         boxes = flip_boxes(boxes, (imgsz, imgsz), upside_down=upside_down, mirrored=mirrored)
+    image = jitter_hsv(image, rng, config.hsv_h, config.hsv_s, config.hsv_v)
     return Sample(image, Instances(boxes.astype(np.float32), picture.labels), index)
 
 

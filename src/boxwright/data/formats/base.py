@@ -5,7 +5,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from boxwright.data.image_header import ImageHeader
 from boxwright.data.policy import DataConfig
@@ -46,6 +46,7 @@ class Labels:
     problems: tuple[Problem, ...] = ()
 
 
+@runtime_checkable
 class Format(Protocol):
     """A reader. Stateless; `version` is part of the label cache's key and grows when `read` changes its answer."""
 

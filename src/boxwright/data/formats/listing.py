@@ -56,10 +56,10 @@ def reach(path: Path) -> Path:
     Version control without link support writes a symbolic link as a small text file that holds the target; such a
     file is followed like the link it stands for, when it leads to a folder.
     """
-    for part in (path, *path.parents):
-        if part.is_dir():
+    for part in (path, *path.parents):  # os.path and not Path: a name that is too long is no error here
+        if os.path.isdir(part):  # noqa: PTH112
             return path
-        if part.is_file():
+        if os.path.isfile(part):  # noqa: PTH113
             text = None if part is path and part.suffix.lower() in _NEVER_A_LINK else _link_text(part)
             target = part.parent / text if text else part
             return target / path.relative_to(part) if target.is_dir() else path

@@ -7,7 +7,7 @@ Refused: tags, duplicate keys, merge keys, more than a few aliases, deep nesting
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Union
+from typing import Any, Literal
 
 import yaml
 
@@ -19,7 +19,6 @@ MAX_DEPTH = 20
 _STANDARD = "tag:yaml.org,2002:"
 
 ScalarKind = Literal["str", "int", "float", "bool", "null", "other"]
-Value = Union["Scalar", "list[Value]", "dict[str, Value]"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +28,9 @@ class Scalar:
     text: str
     kind: ScalarKind
     line: int  # from 1
+
+
+Value = Scalar | list[Any] | dict[str, Any]  # Any: a Value; run-time type checkers cannot follow the recursion
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,7 @@ def load_strict(path: Path) -> Document:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         if not isinstance(root, yaml.MappingNode):
             raise DataError(f"{path}: expected a mapping of keys to values, as in 'names: [cat, dog]'")
-        values = _mapping(root, path)
+        values = _mapping(root, _Limits(path, len(text)))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
@@ -95,27 +97,37 @@ def _refuse_constructs(text: str, path: Path) -> None:
             raise DataError(f"{path}, line {line}: nested more than {MAX_DEPTH} levels deep")
 
 
-def _value(node: yaml.Node, path: Path, budget: list[int]) -> Value:
-    budget[0] -= 1
-    if budget[0] < 0:
-        raise DataError(f"{path}: aliases expand to more than {MAX_BYTES:,} values, or contain themselves")
+@dataclass(slots=True)
+class _Limits:
+    """Aliases make a document larger than its text: without them every value takes at least one character."""
+
+    path: Path
+    values: int
+    depth: int = MAX_DEPTH
+
+
+def _value(node: yaml.Node, limits: _Limits) -> Value:
+    limits.values -= 1
     if isinstance(node, yaml.ScalarNode):
         kind = node.tag.removeprefix(_STANDARD)
         known: ScalarKind = kind if kind in ("str", "int", "float", "bool", "null") else "other"  # type: ignore[assignment]
         return Scalar(node.value, known, node.start_mark.line + 1)
-    if isinstance(node, yaml.SequenceNode):
-        return [_value(item, path, budget) for item in node.value]
-    return _mapping(node, path, budget)
+    if limits.values < 0 or limits.depth <= 0:
+        raise DataError(f"{limits.path}: aliases contain themselves or expand without measure; write the values out")
+    limits.depth -= 1
+    items = [_value(item, limits) for item in node.value] if isinstance(node, yaml.SequenceNode) else None
+    result: Value = _mapping(node, limits) if items is None else items
+    limits.depth += 1
+    return result
 
 
-def _mapping(node: yaml.Node, path: Path, budget: list[int] | None = None) -> dict[str, Value]:
-    budget = [MAX_BYTES] if budget is None else budget
+def _mapping(node: yaml.Node, limits: _Limits) -> dict[str, Value]:
     values: dict[str, Value] = {}
     for key, item in node.value:
         line = key.start_mark.line + 1
         if not isinstance(key, yaml.ScalarNode) or key.tag == _STANDARD + "merge":
-            raise DataError(f"{path}, line {line}: expected a plain key")
+            raise DataError(f"{limits.path}, line {line}: expected a plain key")
         if key.value in values:
-            raise DataError(f"{path}, line {line}: duplicate key {key.value!r}")
-        values[key.value] = _value(item, path, budget)
+            raise DataError(f"{limits.path}, line {line}: duplicate key {key.value!r}")
+        values[key.value] = _value(item, limits)
     return values

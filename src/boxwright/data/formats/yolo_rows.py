@@ -287,6 +287,8 @@ def _clip(
 ) -> tuple[float, float, float, float]:
     x1, y1, x2, y2 = corners
     area = (x2 - x1) * (y2 - y1)
+    if area <= 0:
+        raise _RowError("zero_area", "the box has zero area: it is too thin")
     box = max(x1, 0.0), max(y1, 0.0), min(x2, 1.0), min(y2, 1.0)
     kept = max(box[2] - box[0], 0) * max(box[3] - box[1], 0)
     if kept <= 0:

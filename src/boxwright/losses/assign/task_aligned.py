@@ -2,12 +2,14 @@
 # SPDX-FileCopyrightText: The boxwright authors
 """Task-aligned assignment: each object takes the candidates that score and fit best together."""
 
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from boxwright.config import component
+from boxwright.errors import ConfigError
 from boxwright.ops.candidates import lay_out_candidates
 from boxwright.ops.chunks import image_chunks
 from boxwright.ops.collective import sum_over_ranks
@@ -22,15 +24,16 @@ CACHE_PAIRS = 1 << 17  # pairs worked on at once: a dozen float32 values of each
 class TaskAligned:
     """Each object takes its `topk` best candidates by score^alpha * overlap^beta among the cells inside its box.
 
-    A cell wanted by several objects goes to the one that overlaps its box most. The weight of a pair is its metric, scaled so
-    that an object's best pair has the object's best overlap; the normalizer is the sum of weights over all ranks, at least 1.
+    A cell wanted by several objects goes to the one that overlaps its box most. The weight of a pair is its metric,
+    scaled so that an object's best pair has the object's best overlap; the normalizer is the sum of weights over all
+    ranks, at least 1.
     Only pairs of `Targets.candidates` are scored: no tensor of (images, objects, anchors) exists.
 
     Source: TOOD, Feng et al. 2021, arXiv:2108.07755. Deviation: overlap is CIoU, as YOLOv8 trains.
     """
 
     kind: Literal["task_aligned"] = "task_aligned"
-    topk: int = 10
+    topk: Annotated[int, Field(ge=1)] = 10
     alpha: float = 0.5
     beta: float = 6.0
     overlap: OverlapName = "ciou"
@@ -40,6 +43,10 @@ class TaskAligned:
     conflict_scope: Literal["containing", "all"] = "containing"
     # Which objects count: valid slots, or those of them whose coordinates add up to more than 0 (compatibility).
     validity: Literal["mask", "sum"] = "mask"
+
+    def __post_init__(self) -> None:
+        if self.topk < 1:
+            raise ConfigError(f"TaskAligned.topk: expected at least 1, got {self.topk}")
 
     @torch.no_grad()
     def __call__(self, preds: Predictions, targets: Targets) -> Assignment:
@@ -101,7 +108,7 @@ class TaskAligned:
         return filling
 
     def _resolve(self, scene: "_Scene", overlap: Tensor, pair: Tensor, alive: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """One slot for each cell: pairs and liveness after conflicts, and whether slot 0 takes the cell without any overlap."""
+        """One live slot per cell: pairs and liveness after conflicts, and whether slot 0 takes it without overlap."""
         cell = scene.cell[pair]
         wishes = cell.new_zeros(scene.num_cells).index_add_(0, cell, alive.long())
         contested = alive & (wishes[cell] > 1)
@@ -117,7 +124,7 @@ class TaskAligned:
 
 
 class _Scene(NamedTuple):
-    """Candidate pairs of a few images, and what is needed to score them. Pairs are ordered by image, slot and anchor."""
+    """Candidate pairs of a few images, and what scores them. Pairs are ordered by image, slot and anchor."""
 
     owner: Tensor  # (P,) object of each pair
     cell: Tensor  # (P,) image * A + anchor, counted from the first image of the scene
@@ -200,11 +207,13 @@ def _box_planes(preds: Predictions, images: slice, overlap: OverlapName) -> BoxP
     planes = [BoxPlanes.of(part, overlap) for part in parts]
     if len(planes) == 1:
         return planes[0]
-    return BoxPlanes(*(None if plane[0] is None else torch.cat(plane) for plane in zip(*planes, strict=True)))
+    x1, y1, x2, y2 = (torch.cat([plane[side] for plane in planes]) for side in range(4))
+    angles = [plane.angle for plane in planes if plane.angle is not None]
+    return BoxPlanes(x1, y1, x2, y2, torch.cat(angles) if angles else None)
 
 
 def _power(base: Tensor, exponent: float) -> Tensor:
-    """base ** exponent, by multiplication for small even exponents: several times faster than the general power."""
+    """Base ** exponent, by multiplication for small even exponents: several times faster than the general power."""
     if exponent == 6.0:
         square = base * base
         return square * square * square
@@ -212,7 +221,7 @@ def _power(base: Tensor, exponent: float) -> Tensor:
 
 
 def _by_object_then_best(owner: Tensor, metric: Tensor) -> Tensor:
-    """Pairs sorted by object, each object's largest metric first, equal metrics by cell; not-a-number counts as largest."""
+    """Pairs by object, each object's largest metric first, equal metrics by cell; not-a-number counts as largest."""
     if metric.dtype == torch.float32:
         # Bits of non-negative floats order like integers, so one sort does both.
         key = (owner << 32).add_(0x7FFFFFFF).sub_(metric.view(torch.int32) & 0x7FFFFFFF)
@@ -222,11 +231,11 @@ def _by_object_then_best(owner: Tensor, metric: Tensor) -> Tensor:
 
 
 def _best_pair_of_cell(scene: _Scene, overlap: Tensor) -> Tensor:
-    """For every cell the pair with the largest overlap there, the first of equal ones; any pair for cells without one."""
+    """For every cell the pair with the largest overlap there, the first of equal ones; any for cells without."""
     pairs = len(overlap)
     last = max(pairs - 1, 0)
     if overlap.dtype == torch.float32:
-        # The bits of the overlap above, the pair's place from the end below: one scatter finds both. -1 stays below all.
+        # High bits the overlap, low bits the pair's place from the end: one scatter finds both. -1 stays below all.
         place = torch.arange(last, -1, -1, device=overlap.device)[:pairs]
         key = overlap.view(torch.int32).long().bitwise_left_shift_(32).add_(place)
         best = torch.zeros(scene.num_cells, dtype=torch.int64, device=overlap.device)

@@ -41,7 +41,7 @@ class BoxOverlap:
 
 @component
 class DistanceBins:
-    """Cross-entropy of each side's distribution with the two bins around the true distance, weighted by the pair's quality.
+    """Cross-entropy of each side's bins with the two around the true distance, weighted by the pair's quality.
 
     Silent (zero) for a head with one bin, which has no distribution.
 

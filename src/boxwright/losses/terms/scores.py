@@ -14,9 +14,9 @@ from boxwright.structures import Assignment, Predictions, Targets
 
 @component
 class SoftScores:
-    """Binary cross-entropy of every candidate's class scores; a matched candidate's target at its class is the pair's weight.
+    """Binary cross-entropy of every candidate's classes; a matched one's target at its class is the pair's weight.
 
-    Each candidate may be matched once. The sum over classes of each candidate is divided by the assignment's normalizer.
+    Each candidate may be matched once. Its sum over classes is divided by the assignment's normalizer.
 
     Source: TOOD, Feng et al. 2021, arXiv:2108.07755. Deviation: no focal factor; as YOLOv8 trains.
     """

@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: The boxwright authors
 """Backbones: image -> feature maps from fine to coarse.
 
-Contract: a config is a component with `kind` and `build() -> Backbone`; the module has `channels` and `strides` of the maps it returns and
-`layers`, its parts in the order of the published layer table (for `freeze`).
+Contract: a config is a component with `kind` and `build() -> Backbone`; the module has `channels` and `strides` of the
+maps it returns and `layers`, its parts in the order of the published layer table (for `freeze`).
 May import what `models` may. Add one: a file here and a member of the union `BackboneConfig` below.
 Must never happen here: knowledge of the neck, the head or the classes.
 """

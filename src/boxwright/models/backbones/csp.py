@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # SPDX-FileCopyrightText: The boxwright authors
-"""One cross-stage-partial backbone: stem, then stages that halve the size, then pooled context; block, depths and widths are data.
+"""One cross-stage-partial backbone: a stem, stages that halve the size, pooled context; widths and depths are data.
 
 Source: CSPNet, Wang et al. 2020, arXiv:1911.11929; layer table of spec/architectures 4.2.
 """
@@ -16,7 +16,7 @@ from boxwright.models.blocks import SPPF, BlockName, Conv, make_block
 
 
 class CSP(nn.Module):
-    """Stem at stride 2, one (Conv stride 2, block) pair per stage; returns every stage's map, the last one after SPPF."""
+    """Stem at stride 2, then a halving Conv and a block per stage, SPPF at the end."""
 
     def __init__(self, config: "CSPConfig") -> None:
         super().__init__()
@@ -33,6 +33,7 @@ class CSP(nn.Module):
         self.strides = tuple(4 * 2**i for i in range(len(widths)))
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "B _ _ _"], ...]:
+        """Every stage's map, fine to coarse; the last one after SPPF."""
         stem, *stages, context = self.layers
         x = stem(images)
         maps = []
@@ -44,7 +45,7 @@ class CSP(nn.Module):
 
 @component
 class CSPConfig:
-    """Widths of the stem and of each stage (strides 4, 8, 16, ...), and how often each stage's block repeats its unit."""
+    """Widths of the stem and of each stage (strides 4, 8, 16, ...), and how often each block repeats its unit."""
 
     kind: Literal["csp"] = "csp"
     block: BlockName = "c2f"
@@ -58,7 +59,9 @@ class CSPConfig:
                 f"got {len(self.widths)} widths for {len(self.depths)} depths"
             )
         if min(self.widths) < 1 or min(self.depths) < 0:
-            raise ConfigError(f"backbone: widths must be positive and depths not negative, got {self.widths}, {self.depths}")
+            raise ConfigError(
+                f"backbone: widths must be positive and depths not negative, got {self.widths}, {self.depths}"
+            )
 
     def build(self) -> CSP:
         """The module with fresh weights."""

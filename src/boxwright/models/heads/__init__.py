@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: The boxwright authors
 """Heads: feature maps -> `Outputs` with raw logits and raw boxes.
 
-Contract: a config is a component with `kind`, `num_classes` and `build(channels, strides) -> Head`; the module maps (features, image size) to
-`Outputs` and names in `class_rows` the tensors whose first axis counts classes.
+Contract: a config is a component with `kind`, `num_classes` and `build(channels, strides) -> Head`; the module maps
+(features, image size) to `Outputs` and names in `class_rows` the tensors whose first axis counts classes.
 May import what `models` may. Add one: a file here and a member of the union `HeadConfig` below.
 Must never happen here: `self.training`, `self.export`, a sigmoid, a decode, a copy that `.contiguous()` would make.
 """

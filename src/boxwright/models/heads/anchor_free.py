@@ -2,7 +2,8 @@
 # SPDX-FileCopyrightText: The boxwright authors
 """The anchor-free dense head: per cell, a distribution over bins for each of four distances, and class logits.
 
-Source: spec/architectures 4.3; bins: Generalized Focal Loss, Li et al. 2020, arXiv:2006.04388; class prior: RetinaNet, Lin et al. 2017, arXiv:1708.02002.
+Source: spec/architectures 4.3; bins: Generalized Focal Loss, Li et al. 2020, arXiv:2006.04388; class prior: RetinaNet,
+Lin et al. 2017, arXiv:1708.02002.
 """
 
 import math
@@ -27,7 +28,10 @@ PRIOR_SIDE = 640
 
 
 class AnchorFree(nn.Module):
-    """Two branches per level. `bins` is the frozen vector 0, 1, ..., R-1 that checkpoints carry; the decoder does not read it."""
+    """Two branches per level.
+
+    `bins` is the frozen vector 0, 1, ..., R-1 that published checkpoints carry and count; the decoder does not read it.
+    """
 
     def __init__(self, config: "AnchorFreeConfig", channels: Sequence[int], strides: Sequence[int]) -> None:
         super().__init__()
@@ -65,6 +69,7 @@ class AnchorFree(nn.Module):
         return tuple(f"class_branches.{i}.2.{kind}" for i in range(len(self.strides)) for kind in ("weight", "bias"))
 
     def forward(self, maps: tuple[Float[Tensor, "B _ _ _"], ...], image_size: tuple[int, int]) -> Outputs:
+        """Raw predictions of every cell of the maps of an image of (height, width) pixels."""
         boxes = [branch(x) for branch, x in zip(self.box_branches, maps, strict=True)]
         logits = [branch(x) for branch, x in zip(self.class_branches, maps, strict=True)]
         joined = join_levels(logits)

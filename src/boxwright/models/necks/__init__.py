@@ -2,7 +2,8 @@
 # SPDX-FileCopyrightText: The boxwright authors
 """Necks: feature maps -> feature maps of the same strides that have seen each other.
 
-Contract: a config is a component with `kind` and `build(channels, strides) -> Neck`; the module has `channels`, `strides` and `layers`.
+Contract: a config is a component with `kind` and `build(channels, strides) -> Neck`; the module has `channels`,
+`strides` and `layers`.
 May import what `models` may. Add one: a file here and a member of the union `NeckConfig` below.
 Must never happen here: knowledge of a particular backbone, the head or the classes.
 """

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from boxwright.config import component
 from boxwright.errors import ConfigError
-from boxwright.models.blocks import BlockName, Concat, Conv, make_block
+from boxwright.models.blocks import BlockName, Concat, Conv, Upsample, make_block
 
 
 class PAN(nn.Module):
@@ -27,7 +27,7 @@ class PAN(nn.Module):
         above = inputs[-1]
         self.up = nn.ModuleList()
         for level in reversed(range(levels - 1)):
-            self.up.append(nn.Upsample(scale_factor=2.0, mode="nearest"))
+            self.up.append(Upsample())
             self.up.append(Concat())
             self.up.append(make_block(config.block, above + inputs[level], widths[level], config.depth, shortcut=False))
             above = widths[level]
@@ -48,6 +48,7 @@ class PAN(nn.Module):
         return (*self.up, *self.down)
 
     def forward(self, maps: tuple[Float[Tensor, "B _ _ _"], ...]) -> tuple[Float[Tensor, "B _ _ _"], ...]:
+        """The last L maps, mixed."""
         *finer, x = maps[-len(self.channels) :]
         kept = [x]
         for up, join, block in _triples(self.up):

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: The boxwright authors
+import pytest
+import torch
+
+from boxwright.ops.decode import Distance
+from boxwright.ops.distances import decode_distances, encode_distances, expected_distance
+
+
+def test_encode_and_decode_are_inverse_also_outside_the_box():
+    source = torch.Generator().manual_seed(0)
+    points = torch.randn(2, 5, 2, generator=source, dtype=torch.float64)
+    boxes = torch.randn(2, 5, 4, generator=source, dtype=torch.float64)
+
+    assert torch.allclose(decode_distances(points, encode_distances(points, boxes)), boxes, atol=1e-15)
+    assert encode_distances(torch.tensor([0.0, 0.0]), torch.tensor([1.0, 1.0, 3.0, 3.0])).tolist() == [-1, -1, 3, 3]
+
+
+def test_a_sharp_distribution_is_its_bin_and_two_equal_bins_their_mean():
+    logits = torch.full((4, 5), -100.0)
+    logits[0, 3] = logits[1, 0] = logits[2, 1] = logits[2, 2] = logits[3, 4] = 100.0
+
+    assert expected_distance(logits.flatten(), 5).tolist() == pytest.approx([3.0, 0.0, 1.5, 4.0])
+
+
+def test_one_bin_is_the_distance_itself():
+    assert expected_distance(torch.tensor([-1.0, 2.0, 30.0, 4.0]), 1).tolist() == [-1, 2, 30, 4]
+
+
+def test_a_transposed_view_gives_the_same_distances_and_gradient():
+    logits = torch.randn(2, 7, 4 * 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    rows = logits.clone().requires_grad_()
+    maps = logits.transpose(1, 2).contiguous().requires_grad_()
+
+    by_row, by_map = expected_distance(rows, 6), expected_distance(maps.transpose(1, 2), 6)
+    by_row.square().sum().backward()
+    by_map.square().sum().backward()
+
+    assert torch.allclose(by_row, by_map, atol=1e-14)
+    assert torch.allclose(rows.grad, maps.grad.transpose(1, 2), atol=1e-14)
+
+
+def test_decoder_scales_distances_by_the_stride():
+    raw, points, strides = torch.tensor([[1.0, 2.0, 3.0, 4.0]]), torch.tensor([[20.0, 20.0]]), torch.tensor([8.0])
+
+    assert Distance(num_bins=1)(raw, points, strides).tolist() == [[12.0, 4.0, 44.0, 52.0]]
