@@ -69,3 +69,8 @@ python-is-usable:
 	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) not found; install Python 3.11 or newer, or say which: make PYTHON=/path/to/python3 ..." >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: boxwright needs Python 3.11 or newer, $(PYTHON) is $$($(PYTHON) --version 2>&1); say which to use: make PYTHON=python3.12 ..." >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "make: $(PYTHON) has no venv module; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+
+# The README's picture, from the newest demo: `make demo picture`.
+.PHONY: picture
+picture:
+	$(VENV)/bin/python docs/make_picture.py

@@ -257,13 +257,19 @@ def _walk(cls: Any, location: Sequence[str | int]) -> tuple[list[str], Any]:
     hint, parent = cls, cls
     for part in location:
         members = _alternatives(hint)
-        if len(members) > 1:
-            # A name that no member has belongs to a union around this one: stay.
-            hint = next((member for member in members if str(part) in _tags(member)), hint)
+        tagged = next((member for member in members if str(part) in _tags(member)), None)
+        if len(members) > 1 and (tagged is not None or str(part) not in _keys(hint)):
+            # A name that no component of the union has belongs to a union around this one: stay.
+            hint = tagged if tagged is not None else (hint if _members(hint) else None)
         else:
             keys.append(str(part))
             parent, hint = hint, _step_into(hint, str(part))
     return keys, parent
+
+
+def _keys(hint: Any) -> set[str]:
+    """The field names of a union's components."""
+    return {field.name for member in _members(hint) for field in dataclasses.fields(member)}
 
 
 def _alternatives(hint: Any) -> list[Any]:

@@ -18,7 +18,7 @@ from torch import Tensor
 from boxwright.errors import ShapeError
 from boxwright.structures import Detections, GroundTruth, Targets
 
-Image = UInt8[np.ndarray, "h w 3"]
+Image = UInt8[np.ndarray, "_ _ 3"]
 GOLDEN_ANGLE = 0.61803398875  # turns of hue between neighbouring classes: never near each other, never used up
 
 
@@ -56,7 +56,7 @@ def draw(
         text = names[label] if label < len(names) else str(label)
         text = f"{text} {values[row]:.2f}" if values is not None and scores else text
         corners = [round(value) for value in box]
-        cv2.rectangle(canvas, corners[:2], corners[2:], colour(label), thick, cv2.LINE_AA)
+        cv2.rectangle(canvas, corners[:2], corners[2:], colour(label), thick)
         texts.append((text, corners, colour(label)))
     for text, corners, paint in texts:  # all text above all lines
         _tag(canvas, text, corners, paint, thick)

@@ -98,7 +98,8 @@ class VocSet:
 
     def annotation(self, name: str, objects: str, head: str = "", size: tuple[int, int] = (60, 40)) -> None:
         width, height = size
-        text = f"{head}<annotation>\n<size><width>{width}</width><height>{height}</height></size>\n{objects}</annotation>\n"
+        size_text = f"<size><width>{width}</width><height>{height}</height></size>"
+        text = f"{head}<annotation>\n{size_text}\n{objects}</annotation>\n"
         (self.root / "Annotations" / f"{name}.xml").write_text(text)
 
     def scan(self, split: Split = "train", names: tuple[str, ...] | None = None, **choices: object) -> Records:

@@ -52,7 +52,7 @@ def test_a_batch_without_objects_has_no_slots():
 
 
 def test_images_of_different_sizes_are_refused_by_name():
-    with pytest.raises(ShapeError, match="b.jpg: expected an image of shape \\(6, 8, 3\\), got \\(6, 9, 3\\)"):
+    with pytest.raises(ShapeError, match=r"b\.jpg: expected an image of shape \(6, 8, 3\), got \(6, 9, 3\)"):
         collate([sample(1, 0), sample(2, 0, (6, 9))], ["a.jpg", "b.jpg"])
     with pytest.raises(ShapeError, match="at least one sample"):
         collate([], [])

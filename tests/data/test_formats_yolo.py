@@ -414,7 +414,7 @@ def test_folder_without_val_is_explained(yolo):
 def test_unknown_sources_are_explained(tmp_path):
     with pytest.raises(DataError, match=r"nowhere: no such file or folder; expected a YOLO data.yaml"):
         open_dataset(tmp_path / "nowhere")
-    with pytest.raises(DataError, match="not a dataset; expected a YOLO data.yaml"):
+    with pytest.raises(DataError, match=r"not a dataset; expected a YOLO data.yaml"):
         open_dataset(tmp_path)
-    with pytest.raises(DataError, match="data.source: no such file"):
+    with pytest.raises(DataError, match=r"data.source: no such file"):
         open_dataset("")

@@ -9,14 +9,14 @@ from boxwright.errors import ConfigError, DataError
 
 
 def test_batches_cover_every_position_once():
-    assert global_batches(10, 4, 1) == [range(0, 4), range(4, 8), range(8, 10)]
-    assert global_batches(3, 16, 1) == [range(0, 3)]
+    assert global_batches(10, 4, 1) == [range(4), range(4, 8), range(8, 10)]
+    assert global_batches(3, 16, 1) == [range(3)]
 
 
 def test_a_last_batch_smaller_than_the_ranks_joins_the_one_before():
-    assert global_batches(9, 4, 2) == [range(0, 4), range(4, 9)]
-    assert global_batches(10, 4, 2) == [range(0, 4), range(4, 8), range(8, 10)]
-    assert global_batches(11, 4, 4) == [range(0, 4), range(4, 11)]
+    assert global_batches(9, 4, 2) == [range(4), range(4, 9)]
+    assert global_batches(10, 4, 2) == [range(4), range(4, 8), range(8, 10)]
+    assert global_batches(11, 4, 4) == [range(4), range(4, 11)]
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 4])

@@ -30,6 +30,7 @@ def take_steps(recipe: Recipe, out: Path, *, half_without_labels: bool) -> None:
         for module in parts.model.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
                 module.eval()
+        start = {name: tensor.clone() for name, tensor in parts.model.state_dict().items()}
         parts.train.set_epoch(0)
         losses = []
         for iteration, batch in zip(range(BATCHES), parts.train, strict=False):
@@ -45,8 +46,10 @@ def take_steps(recipe: Recipe, out: Path, *, half_without_labels: bool) -> None:
                 torch.distributed.all_reduce(values)
             losses.append(values)
         gradients = parts.stepper.leftover_gradients()
+        parts.stepper.close()
         if ranks.first:
-            torch.save({"model": parts.model.state_dict(), "gradients": gradients, "losses": torch.stack(losses)}, out)
+            moved = {name: tensor - start[name] for name, tensor in parts.model.state_dict().items()}
+            torch.save({"moved": moved, "gradients": gradients, "losses": torch.stack(losses)}, out)
 
 
 def fit(recipe: Recipe, out: Path) -> None:

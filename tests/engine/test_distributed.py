@@ -43,16 +43,16 @@ def test_two_ranks_take_the_step_of_one(recipe_file, tmp_path, task):
         assert done.returncode == 0, done.stderr
     one, two = (torch.load(tmp_path / f"{ranks}.pt", weights_only=True) for ranks in (1, 2))
 
-    # Sums in another order: a few roundings of float32 (6e-8), relative to the largest entry of each tensor.
+    # Sums in another order: roundings of float32 (6e-8) that grow a little on their way back through the network. A
+    # wrong normalizer or scale on one rank would be off by percents.
     torch.testing.assert_close(two["losses"], one["losses"], rtol=2e-6, atol=1e-7)
-    for name, expected in one["model"].items():
-        scale = expected.abs().max().item() if expected.numel() else 0.0
-        torch.testing.assert_close(two["model"][name], expected, rtol=0, atol=2e-6 * max(scale, 1e-3), msg=name)
     assert one["gradients"].keys() == two["gradients"].keys() != set()
-    for name, expected in one["gradients"].items():
-        torch.testing.assert_close(
-            two["gradients"][name], expected, rtol=0, atol=2e-5 * expected.abs().max().item() + 1e-7
-        )
+    for part in ("moved", "gradients"):
+        for name, expected in one[part].items():
+            if expected.numel() and expected.is_floating_point():
+                limit = 2e-5 * expected.abs().max().item() + 1e-7
+                torch.testing.assert_close(two[part][name], expected, rtol=0, atol=limit, msg=f"{part} {name}")
+    assert max(moved.abs().max().item() for moved in one["moved"].values() if moved.numel()) > 1e-4
 
 
 def test_a_whole_run_on_two_ranks_writes_from_rank_0_only(recipe_file, tmp_path):

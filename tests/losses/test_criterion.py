@@ -276,6 +276,19 @@ def test_terms_share_one_gather_of_the_matched_rows():
     assert seen[0] is seen[1]
 
 
+@pytest.mark.parametrize(("batch_scale", "expected"), [(True, 3 * 8.0), (False, 3.0)])
+def test_scale_counts_the_images_and_the_ranks(monkeypatch, batch_scale, expected):
+    # As if two more ranks held 3 images each; the real collective is tested in test_criterion_ranks.py.
+    monkeypatch.setattr("boxwright.losses.criterion.world_size", lambda: 3)
+    monkeypatch.setattr("boxwright.losses.criterion.sum_over_ranks", lambda tensor: tensor + 6)
+    preds = random_predictions(generator(0), 2)
+
+    loss = criterion(batch_scale=batch_scale)(Outputs(preds), make_targets([], []))
+
+    assert float(loss.scale) == expected
+    assert loss.total.item() == pytest.approx(expected * loss.components["main/cls"].item(), rel=1e-6)
+
+
 def test_an_unknown_role_is_named():
     preds = dataclasses.replace(random_predictions(generator(0), 1), role="decoder")
 

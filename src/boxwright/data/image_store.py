@@ -20,7 +20,7 @@ from jaxtyping import UInt8
 
 from boxwright.config import to_yaml
 from boxwright.data.cache import fingerprint, usable_cache_folder, write_atomically
-from boxwright.data.images import read_image
+from boxwright.data.images import image_size, read_image
 from boxwright.data.policy import DataConfig
 from boxwright.data.sample import Records
 from boxwright.errors import DataError
@@ -89,8 +89,10 @@ class ImageStore:
         height, width = self._sizes[index]
         factors = (1,) if min_long_side is None else (1, 2, 4, 8)
         if pixels.shape[:2] not in [(-(-height // factor), -(-width // factor)) for factor in factors]:
-            got = f"{pixels.shape[1]} x {pixels.shape[0]}"
-            raise DataError(f"{path}: was {width} x {height} px when it was checked, is {got} now; start again")
+            now = image_size(path)
+            raise DataError(
+                f"{path}: was {width} x {height} px when it was checked, is {now[1]} x {now[0]} now; start again"
+            )
         return pixels
 
     def _resize(self, index: int) -> np.ndarray:

@@ -29,7 +29,11 @@ MIN_SHOWN = 0.45  # share of an object's pixels
 MIN_CONTRAST = 75.0  # distance in RGB between an object and what it is painted on
 SMALLEST = 64  # px; at 9 % of less, shapes are not told apart
 _OVERSAMPLE = 4  # outlines are drawn this much larger, then averaged
-_QUALITY = 95  # of the JPEG files
+# JPEG that keeps the colours of small shapes: no chroma subsampling.
+_ENCODING = [
+    cv2.IMWRITE_JPEG_QUALITY, 95,
+    cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
+]  # fmt: skip
 _SPLITS = ("train", "val")
 
 
@@ -227,7 +231,7 @@ def _fill(
         for index in range(count):
             scene = draw_scene(imgsz, seed, split, index)
             bgr = cv2.cvtColor(scene.image, cv2.COLOR_RGB2BGR)
-            encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1]
+            encoded = cv2.imencode(".jpg", bgr, _ENCODING)[1]
             (images / f"{index:06d}.jpg").write_bytes(encoded.tobytes())
             (labels / f"{index:06d}.txt").write_text(_rows(scene.instances, imgsz), encoding="ascii")
             done += 1

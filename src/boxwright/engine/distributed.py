@@ -8,9 +8,11 @@ Batch normalisation uses each rank's own share of the batch (no synchronised sta
 rank 0 are the ones that are validated and saved.
 """
 
+import gc
 import os
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
@@ -71,15 +73,21 @@ def process_group(device_type: str) -> Iterator[Ranks]:
         yield ranks
         return
     dist.init_process_group("nccl" if device_type == "cuda" else "gloo", timeout=_TIMEOUT)
-    try:
-        yield ranks
-    except BaseException:
-        # The other ranks may be waiting for this one: leave at once, without any exchange.
-        with suppress(Exception):
-            if device_type == "cpu":
-                dist.destroy_process_group()
-        raise
+    # After an error nothing is exchanged or joined: the process is about to end, and torchrun then ends the others.
+    yield ranks
+    _quiet()
     dist.destroy_process_group()
+
+
+def _quiet() -> None:
+    """Lets the group's threads finish with our tensors before the group is destroyed.
+
+    torch joins gloo's threads while it holds Python's lock, and a thread that lets go of a tensor needs that lock
+    (seen with torch 2.13: a rank that never ended).
+    """
+    dist.barrier()
+    gc.collect()  # whatever still refers to the group, such as a data-parallel wrapper in a cycle
+    time.sleep(0.1)
 
 
 def same_everywhere(value: T) -> T:
@@ -100,15 +108,15 @@ def broadcast_state(module: nn.Module) -> None:
 
 
 def mean_over_ranks(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copies of the tensors, averaged over ranks; every rank must hold the same names."""
+    """Copies of the float32 tensors, averaged over ranks; every rank must hold the same names."""
     if not _several():
         return dict(tensors)
-    averaged = {}
-    for name, tensor in tensors.items():
-        total = tensor.detach().clone()
-        dist.all_reduce(total)
-        averaged[name] = total / dist.get_world_size()
-    return averaged
+    if not tensors:
+        return {}
+    flat = torch.cat([tensor.detach().float().reshape(-1) for tensor in tensors.values()])  # one exchange for all
+    dist.all_reduce(flat)
+    parts = (flat / dist.get_world_size()).split([tensor.numel() for tensor in tensors.values()])
+    return {name: part.reshape(tensors[name].shape) for name, part in zip(tensors, parts, strict=True)}
 
 
 def wait_for_all() -> None:

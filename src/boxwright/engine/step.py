@@ -172,6 +172,10 @@ class Stepper:
         gradients = {name: p.grad for name, p in self.model.named_parameters() if p.grad is not None}
         return {name: tensor.detach().clone() for name, tensor in mean_over_ranks(gradients).items()}
 
+    def close(self) -> None:
+        """Lets go of the data-parallel wrapper, so that the group of ranks can be left."""
+        self._network = self.model
+
     def restore_gradients(self, gradients: dict[str, Tensor]) -> None:
         """Puts saved leftovers back."""
         for name, parameter in self.model.named_parameters():

@@ -129,6 +129,7 @@ class _Run:
             self._describe(parts)
         try:
             last = self._epochs(parts, stop_after)
+            parts.stepper.close()
         except KeyboardInterrupt:
             self._say_how_to_resume()
             raise

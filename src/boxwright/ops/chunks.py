@@ -12,13 +12,13 @@ CACHE_ELEMENTS = (
 DEVICE_ELEMENTS = 1 << 27  # an accelerator prefers few large kernels; this only bounds the memory of temporaries
 
 
-def image_chunks(sizes: Sequence[int], device: torch.device, cache_elements: int = CACHE_ELEMENTS) -> list[slice]:
+def image_chunks(sizes: Sequence[int], device: torch.device, cache_elements: int | None = None) -> list[slice]:
     """Consecutive images whose sizes add up to what the device likes to work on at once, at least one image each.
 
     >>> image_chunks([3, 3, 3, 9], torch.device("cpu"), cache_elements=6)
     [slice(0, 2, None), slice(2, 3, None), slice(3, 4, None)]
     """
-    limit = cache_elements if device.type == "cpu" else DEVICE_ELEMENTS
+    limit = (cache_elements or CACHE_ELEMENTS) if device.type == "cpu" else DEVICE_ELEMENTS
     chunks: list[slice] = []
     first = held = 0
     for image, size in enumerate(sizes):

@@ -237,15 +237,17 @@ def test_memory_order_of_the_head_does_not_matter():
     assert weights(TaskAligned()(views, targets)) == pytest.approx(weights(TaskAligned()(preds, targets)), rel=1e-12)
 
 
-def test_cutting_the_batch_into_pieces_changes_nothing(monkeypatch):
+@pytest.mark.parametrize("overlap", ["ciou", "iou"])
+@pytest.mark.parametrize("pairs_at_once", [1, 1 << 17])
+def test_cutting_the_batch_into_pieces_changes_nothing(monkeypatch, pairs_at_once, overlap):
     source = generator(9)
     preds = random_predictions(source, 4)
     targets = prepared(random_targets(source, (5, 0, 9, 2)), preds)
-    whole = TaskAligned()(preds, targets)
+    whole = TaskAligned(overlap=overlap)(preds, targets)
 
-    monkeypatch.setattr(module, "CACHE_PAIRS", 1)
+    monkeypatch.setattr(module, "CACHE_PAIRS", pairs_at_once)
     monkeypatch.setattr(chunks, "CACHE_ELEMENTS", 1)
-    pieces = TaskAligned()(preds, targets)
+    pieces = TaskAligned(overlap=overlap)(preds, targets)
 
     for field in ("image", "anchor", "target", "valid", "weight"):
         assert torch.equal(getattr(whole, field), getattr(pieces, field)), field

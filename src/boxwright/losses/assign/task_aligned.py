@@ -207,9 +207,14 @@ def _box_planes(preds: Predictions, images: slice, overlap: OverlapName) -> BoxP
     planes = [BoxPlanes.of(part, overlap) for part in parts]
     if len(planes) == 1:
         return planes[0]
-    x1, y1, x2, y2 = (torch.cat([plane[side] for plane in planes]) for side in range(4))
     angles = [plane.angle for plane in planes if plane.angle is not None]
-    return BoxPlanes(x1, y1, x2, y2, torch.cat(angles) if angles else None)
+    return BoxPlanes(
+        torch.cat([plane.x1 for plane in planes]),
+        torch.cat([plane.y1 for plane in planes]),
+        torch.cat([plane.x2 for plane in planes]),
+        torch.cat([plane.y2 for plane in planes]),
+        torch.cat(angles) if angles else None,
+    )
 
 
 def _power(base: Tensor, exponent: float) -> Tensor:
