@@ -165,8 +165,8 @@ def _rendered(figure: Any) -> np.ndarray:
     canvas = FigureCanvasAgg(figure)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")  # shown as a box; the picture stays useful
-        canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+        canvas.draw()  # type: ignore[no-untyped-call]
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]
 
 
 def _draw_fitted(image: np.ndarray, truth: GroundTruth, names: Sequence[str], cell: int) -> np.ndarray:

@@ -32,8 +32,8 @@ def test_report_counts_everything_once(yolo):
     ]  # fmt: skip
     assert summary_line("train", report) == (
         "train: 4 images, 2 boxes; 1 without a label file; 1 with an empty label file; 1 images dropped; "
-        "1 rows dropped; 1 rows fixed in memory; 1 duplicate rows removed; problems: duplicate_row 1, bad_column_count 1, "
-        "box_clipped 1, image_empty 1"
+        "1 rows dropped; 1 rows fixed in memory; 1 duplicate rows removed; problems: duplicate_row 1, "
+        "bad_column_count 1, box_clipped 1, image_empty 1"
     )
     assert json.loads(json.dumps(report_to_dict(report)))["problems"][1] == {
         "file": "labels/train/a.txt", "line": 3, "code": "bad_column_count", "action": "row dropped",

@@ -173,7 +173,8 @@ def test_images_without_objects_and_a_batch_of_them_only():
 
 def test_progress_is_told():
     class Heard(Listener):
-        lines = []
+        def __init__(self):
+            self.lines = []
 
         def stage(self, name, total):
             self.lines.append((name, total))
@@ -184,9 +185,10 @@ def test_progress_is_told():
         def end_stage(self):
             self.lines.append("end")
 
-    run(Oracle(), oracle_batches([True] * 12), listener=Heard())
+    heard = Heard()
+    run(Oracle(), oracle_batches([True] * 12), listener=heard)
 
-    assert Heard.lines == [("validate", 3), (1, ["images/s"]), (2, ["images/s"]), (3, ["images/s"]), "end"]
+    assert heard.lines == [("validate", 3), (1, ["images/s"]), (2, ["images/s"]), (3, ["images/s"]), "end"]
 
 
 def test_training_batches_and_wrong_names_are_refused():

@@ -6,7 +6,7 @@ import cv2
 import pytest
 
 from boxwright.evaluation.evaluator import EvaluationConfig, Evaluator
-from boxwright.evaluation.report import TABLE_COLUMNS, class_table, save_plots
+from boxwright.evaluation.report import save_plots
 
 PICTURES = {"pr_curve.png", "precision_curve.png", "recall_curve.png", "f1_curve.png", "confusion_matrix.png"}
 
@@ -15,18 +15,6 @@ def result_of(names, found=(), truths=()):
     evaluator = Evaluator(names, EvaluationConfig())
     evaluator.update(list(found), list(truths))
     return evaluator.result()
-
-
-def test_table_has_a_line_for_all_and_for_each_labelled_class(random_scenes):
-    result = result_of(["a", "b", "c"], *random_scenes(images=10, classes=3, seed=0))
-
-    table = class_table(result)
-
-    assert [line[0] for line in table] == ["all", "a", "b"]  # c is never labelled
-    assert all(len(line) == len(TABLE_COLUMNS) for line in table)
-    assert table[0][TABLE_COLUMNS.index("ap50_95")] == result.metrics["box/ap50_95"]
-    assert table[0][TABLE_COLUMNS.index("curve_ap50")] == result.metrics["box/curve_ap50"]
-    assert table[2][TABLE_COLUMNS.index("recall")] == result.per_class[1].recall
 
 
 @pytest.mark.parametrize("classes", [3, 40])

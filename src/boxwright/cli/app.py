@@ -14,8 +14,6 @@ from boxwright.cli.train import train
 from boxwright.cli.val import val
 from boxwright.cli.version import version
 
-INTERRUPTED = 130  # what shells report after Ctrl-C
-
 app = typer.Typer(
     name="boxwright",
     help="Trains, explains and ships YOLO-family object detectors.",

@@ -5,6 +5,7 @@
 from typing import Literal
 
 from boxwright.config import component
+from boxwright.errors import ConfigError
 
 CurveForm = Literal["2026", "legacy"]
 
@@ -26,3 +27,11 @@ class EvaluationConfig:
     confusion_conf: float = 0.25  # scores counted in the confusion matrix are above it
     confusion_iou: float = 0.45  # overlaps counted in the confusion matrix are above it
     plots: bool = True  # curves and confusion matrix as PNG
+
+    def __post_init__(self) -> None:
+        for name in ("conf", "iou", "confusion_conf", "confusion_iou"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"evaluation.{name}: expected a number from 0 to 1, got {getattr(self, name)}")
+        for name, value in (("max_det", self.max_det), ("batch", self.batch)):
+            if value is not None and value < 1:
+                raise ConfigError(f"evaluation.{name}: expected at least 1, got {value}")

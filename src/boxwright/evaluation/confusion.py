@@ -27,8 +27,8 @@ def confusion_matrix(
         labels = scene.labels[chosen]
         found, true = _meet(overlaps(scene.boxes[chosen], scene.true_boxes), iou)
         np.add.at(matrix, (labels[found], scene.true_labels[true]), 1)
-        np.add.at(matrix, (num_classes, np.delete(scene.true_labels, true)), 1)
-        np.add.at(matrix, (np.delete(labels, found), num_classes), 1)
+        matrix[-1] += np.bincount(np.delete(scene.true_labels, true), minlength=num_classes + 1)
+        matrix[:, -1] += np.bincount(np.delete(labels, found), minlength=num_classes + 1)
     return matrix
 
 

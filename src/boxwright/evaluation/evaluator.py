@@ -168,12 +168,10 @@ def _class_results(
     for scene in scenes:
         np.add.at(instances, scene.true_labels, 1)
         images[np.unique(scene.true_labels)] += 1
-    nan = float("nan")
+    nan, columns = float("nan"), (curves.precision, curves.recall, curves.f1)
     for label, name in enumerate(names):
         row = row_of.get(label)
-        at_best = (nan, nan, nan)
-        if row is not None:
-            at_best = tuple(float(c[row, curves.best]) for c in (curves.precision, curves.recall, curves.f1))
+        at_best = [nan if row is None else float(c[row, curves.best]) for c in columns]
         yield ClassResult(
             name=name,
             images=int(images[label]),

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # SPDX-FileCopyrightText: The boxwright authors
-"""Pictures and tables of an EvaluationResult: PR, precision, recall and F1 curves, confusion matrix, class table."""
+"""Pictures of an EvaluationResult: PR, precision, recall and F1 curves, confusion matrix."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,27 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from boxwright.evaluation.evaluator import ClassResult, EvaluationResult
+from boxwright.evaluation.evaluator import EvaluationResult
 
 MANY_CLASSES = 12  # above this, single classes are thin grey lines: nobody can tell 80 colours apart
 MANY_CELLS = 30  # above this, the confusion matrix has no numbers in its cells
-TABLE_COLUMNS = (
-    "class",
-    "images",
-    "instances",
-    "precision",
-    "recall",
-    "ap50",
-    "ap50_95",
-    "curve_ap50",
-    "curve_ap50_95",
-)
-
-
-def class_table(result: EvaluationResult) -> list[tuple[str | int | float, ...]]:
-    """Rows for TABLE_COLUMNS: first "all", then every class that has labels, in class order."""
-    lines = [result.total, *(line for line in result.per_class if line.instances)]
-    return [_row(line) for line in lines]
 
 
 def save_plots(result: EvaluationResult, folder: Path) -> list[Path]:
@@ -57,10 +40,6 @@ def save_plots(result: EvaluationResult, folder: Path) -> list[Path]:
         figure.savefig(folder / name, dpi=150)
         paths.append(folder / name)
     return paths
-
-
-def _row(line: ClassResult) -> tuple[str | int | float, ...]:
-    return tuple(line.name if column == "class" else getattr(line, column) for column in TABLE_COLUMNS)
 
 
 def _plain(name: str) -> str:

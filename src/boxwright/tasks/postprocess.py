@@ -68,7 +68,7 @@ def postprocess(
             row, label, score = row[wanted], label[wanted], score[wanted]
         sizes = torch.bincount(image[row], minlength=preds.logits.shape[0]).tolist()
         columns = (boxes[row], score, label, anchor[row])
-        parts = zip(*(column.cpu().split(sizes) for column in columns), strict=True)
+        parts = zip(*(torch.split(column.cpu(), sizes) for column in columns), strict=True)
         return [_suppress(*part, iou=iou, max_det=max_det, agnostic=agnostic) for part in parts]
 
 
