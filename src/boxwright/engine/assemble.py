@@ -73,6 +73,7 @@ def assemble(
         pin_memory=device.type == "cuda",
     )
     model = _build_model(recipe, device, weights, listener, header.names)
+    _check_size(recipe.data.imgsz, max(model.strides))
     precision = choose_precision(recipe.train.precision, device)
     listener.message(precision.reason)
     stepper = _stepper(
@@ -93,6 +94,14 @@ def _check(recipe: Recipe, ranks: Ranks) -> None:
     if recipe.train.batch < ranks.world:
         raise ConfigError(
             f"train.batch: expected at least one image for each of {ranks.world} ranks, got {recipe.train.batch}"
+        )
+
+
+def _check_size(imgsz: int, stride: int) -> None:
+    if imgsz < stride or imgsz % stride:
+        low = max(imgsz // stride, 1) * stride
+        raise ConfigError(
+            f"data.imgsz: expected a multiple of {stride}, got {imgsz}; the closest are {low} and {low + stride}"
         )
 
 

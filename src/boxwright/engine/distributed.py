@@ -115,7 +115,7 @@ def mean_over_ranks(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {}
     flat = torch.cat([tensor.detach().float().reshape(-1) for tensor in tensors.values()])  # one exchange for all
     dist.all_reduce(flat)
-    parts = (flat / dist.get_world_size()).split([tensor.numel() for tensor in tensors.values()])
+    parts = torch.split(flat / dist.get_world_size(), [tensor.numel() for tensor in tensors.values()])
     return {name: part.reshape(tensors[name].shape) for name, part in zip(tensors, parts, strict=True)}
 
 

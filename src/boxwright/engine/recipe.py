@@ -2,17 +2,41 @@
 # SPDX-FileCopyrightText: The boxwright authors
 """A Recipe is one run as a plain tree of configs: what `boxwright recipe` prints and every run folder keeps."""
 
+import math
 from typing import Literal
 
 from boxwright.config import component
 from boxwright.data.augment.pipeline import AugmentConfig
 from boxwright.data.dataset import DataConfig
+from boxwright.errors import ConfigError
 from boxwright.evaluation.evaluator import EvaluationConfig
 from boxwright.losses.criterion import Criterion
 from boxwright.models.detector import DetectorConfig
 
 OptimizerName = Literal["auto", "sgd", "adam", "adamw", "adamax", "nadam", "radam", "rmsprop"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+_INF = math.inf
+_RANGES: dict[str, tuple[float, float]] = {
+    "epochs": (1, _INF),
+    "batch": (1, _INF),
+    "nominal_batch": (1, _INF),
+    "lr0": (0, _INF),
+    "lrf": (0, _INF),
+    "momentum": (0, 0.9999),
+    "weight_decay": (0, _INF),
+    "warmup_epochs": (0, _INF),
+    "warmup_momentum": (0, 0.9999),
+    "warmup_bias_lr": (0, _INF),
+    "clip_norm": (0, _INF),
+    "ema_decay": (0, 1),
+    "ema_warmup": (0, _INF),
+    "patience": (0, _INF),
+    "seed": (0, 2**63 - 1),
+    "workers": (0, _INF),
+    "val_every": (1, _INF),
+    "save_every": (0, _INF),
+}
 
 
 @component
@@ -34,7 +58,7 @@ class TrainConfig:
     warmup_epochs: float = 3.0
     warmup_momentum: float = 0.8
     warmup_bias_lr: float | None = None
-    clip_norm: float = 10.0
+    clip_norm: float = 10.0  # of all gradients together; 0 never clips
     ema_decay: float = 0.9999
     ema_warmup: float = 2000.0  # updates
     patience: int = 100  # epochs without a better fitness; 0 never stops early
@@ -49,6 +73,13 @@ class TrainConfig:
     device: str = "auto"
     val_every: int = 1  # epochs
     save_every: int = 0  # extra numbered checkpoints every N epochs; 0 none
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in _RANGES.items():
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                wanted = f"from {low:g} to {high:g}" if math.isfinite(high) else f"at least {low:g}"
+                raise ConfigError(f"train.{name}: expected a number {wanted}, got {value}")
 
 
 @component

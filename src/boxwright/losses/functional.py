@@ -89,11 +89,7 @@ class _SparseBce(torch.autograd.Function):
         logits, image, anchor, label, soft = ctx.saved_tensors
         out = empty_in_memory_order(logits)
         for chunk in _chunks(logits):
-            part = at_least_float32(logits[chunk])
-            if part.dtype == out.dtype:
-                out[chunk].copy_(part).sigmoid_().mul_(gradient[chunk, :, None])
-            else:
-                out[chunk] = torch.sigmoid(part).mul_(gradient[chunk, :, None])
+            out[chunk] = torch.sigmoid(at_least_float32(logits[chunk])).mul_(gradient[chunk, :, None])
         correction = torch.where(soft != 0, -soft * gradient[image, anchor], torch.zeros_like(soft)).to(out.dtype)
         return out.index_put_((image, anchor, label), correction, accumulate=True), None, None, None, None
 

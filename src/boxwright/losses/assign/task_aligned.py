@@ -69,8 +69,11 @@ class TaskAligned:
             of.new_zeros(len(scene.slot)).scatter_reduce_(0, owner, of, "amax") for of in (metric, overlap)
         )
         weight = metric * (peak_overlap / (peak_metric + PEAK_EPSILON))[owner]
-        target = torch.where(orphan, 0, scene.slot[owner])
-        return scene.image[owner] + scene.first_image, scene.cell[pair] % scene.num_anchors, target, alive, weight
+        target, cell = torch.where(orphan, 0, scene.slot[owner]), scene.cell[pair]
+        image, anchor = scene.image[owner] + scene.first_image, cell % scene.num_anchors
+        # In the order of cells: terms then read and write neighbours in memory.
+        order = torch.sort(cell, stable=True).indices
+        return tuple(part.index_select(0, order) for part in (image, anchor, target, alive, weight))
 
     def _score(self, scene: "_Scene") -> tuple[Tensor, Tensor]:
         """Overlap and metric of every candidate pair; -1 and 0 for objects that do not count."""
