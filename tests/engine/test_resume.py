@@ -186,10 +186,14 @@ def test_killed_at_twenty_random_moments_it_always_resumes_and_ends_equal(tiny_r
 
     def start(folder):
         command = [sys.executable, "-c", KILLED, str(tmp_path / "recipe.yaml"), str(folder)]
-        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
+        with (tmp_path / "errors.txt").open("w") as errors:
+            return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors, start_new_session=True)
+
+    def errors():
+        return (tmp_path / "errors.txt").read_text()
 
     whole = start(tmp_path / "whole")
-    assert whole.wait(600) == 0, whole.stderr.read().decode()
+    assert whole.wait(600) == 0, errors()
 
     # Kills only count once the run exists; some fall into the start of a process, most into epochs and writing.
     chance, kills, finished = random.Random(0), 0, 0
@@ -214,9 +218,9 @@ def test_killed_at_twenty_random_moments_it_always_resumes_and_ends_equal(tiny_r
             process.wait()
             kills += 1
             continue
-        assert process.returncode == 0, process.stderr.read().decode()
+        assert process.returncode == 0, errors()
         assert_same_run(tmp_path / "whole", folder)
         finished += 1
     last = start(tmp_path / f"killed-{finished}")
-    assert last.wait(600) == 0, last.stderr.read().decode()
+    assert last.wait(600) == 0, errors()
     assert_same_run(tmp_path / "whole", tmp_path / f"killed-{finished}")
