@@ -3,6 +3,7 @@
 """Pictures of a run: what the network was shown, and what it found beside the labels."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -15,9 +16,10 @@ from boxwright.data.sample import Record, Records
 from boxwright.engine.checkpoint import write_atomic
 from boxwright.engine.predictor import Predictor
 from boxwright.models.detector import Detector
-from boxwright.structures import GroundTruth
+from boxwright.structures import Detections, GroundTruth
 
 _SHOWN = 12  # validation images
+_CELL = 480  # px, side of a shown image
 
 
 def save_training_batch(path: Path, batch: Batch, names: Sequence[str]) -> None:
@@ -31,10 +33,10 @@ def save_predictions(path: Path, predictor: Predictor, records: Records) -> None
     chosen = records.records[::step][:_SHOWN]
     names = records.header.names
     pairs = [
-        viz.side_by_side(seen.image, _truth(record), seen.detections, names)
+        viz.side_by_side(*_enlarged(seen.image, _truth(record), seen.detections), names)
         for record, seen in zip(chosen, predictor.stream([str(record.image) for record in chosen]), strict=True)
     ]
-    save_png(path, viz.grid(pairs, columns=2, cell=960))
+    save_png(path, viz.grid(pairs, columns=2, cell=2 * _CELL))
 
 
 def predictor_of(model: Detector, records: Records, imgsz: int, device: torch.device) -> Predictor:
@@ -47,6 +49,16 @@ def save_png(path: Path, image: np.ndarray) -> None:
     """Writes an RGB picture, atomically."""
     _, encoded = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     write_atomic(path, lambda file: file.write(encoded.tobytes()))
+
+
+def _enlarged(image: np.ndarray, truth: GroundTruth, found: Detections) -> tuple[np.ndarray, GroundTruth, Detections]:
+    """A small image and its boxes at the size they are shown in, so that lines and letters stay small."""
+    factor = _CELL / max(image.shape[:2])
+    if factor <= 1:
+        return image, truth, found
+    height, width = (round(side * factor) for side in image.shape[:2])
+    larger = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+    return larger, replace(truth, boxes=truth.boxes * factor), replace(found, boxes=found.boxes * factor)
 
 
 def _truth(record: Record) -> GroundTruth:
