@@ -236,3 +236,12 @@ def test_killed_between_write_and_rename(tmp_path):
         temporary.write_text("new")
     assert path.read_text() == "new"
     assert [item.name for item in tmp_path.iterdir()] == ["state"]  # the leftover was overwritten
+
+
+def test_a_weights_file_has_the_permissions_of_any_new_file(tmp_path):
+    other = tmp_path / "other"
+    other.write_text("")
+
+    save_weights(tmp_path / "w.safetensors", {"x": torch.zeros(2)}, {})
+
+    assert (tmp_path / "w.safetensors").stat().st_mode == other.stat().st_mode

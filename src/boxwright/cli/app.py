@@ -2,7 +2,9 @@
 # SPDX-FileCopyrightText: The boxwright authors
 """The list of commands, and what happens to errors: one readable message, exit status 1 (2 for wrong usage)."""
 
+import os
 import sys
+import traceback
 
 import typer
 
@@ -45,4 +47,22 @@ def main() -> None:
         app()
     except BoxwrightError as error:
         fail(error)
+        _leave_ranks()
         sys.exit(1)
+    except Exception:
+        if _several_ranks():
+            traceback.print_exc()
+            _leave_ranks()
+        raise
+
+
+def _several_ranks() -> bool:
+    return os.environ.get("WORLD_SIZE", "1") not in ("", "1")
+
+
+def _leave_ranks() -> None:
+    """Under torchrun, ends this process at once: the destructor of a broken process group can wait forever for the others."""
+    if _several_ranks():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)

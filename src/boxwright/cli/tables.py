@@ -30,8 +30,13 @@ def table(title: str, text: Sequence[str], numbers: Sequence[str]) -> Table:
 
 
 def class_results(result: "EvaluationResult", title: str) -> Table:
-    """Precision, recall and mAP of all classes together and of each."""
-    made = table(title, ["class"], ["images", "objects", "precision", "recall", "mAP50", "mAP50-95"])
+    """Precision, recall and mAP of all classes together and of each.
+
+    mAP is the COCO evaluator's; the curve columns are the area under the 101-point curve over all kept detections, which other
+    YOLO trainers print.
+    """
+    scores = ["precision", "recall", "mAP50", "mAP50-95", "curve AP50", "curve AP50-95"]
+    made = table(title, ["class"], ["images", "objects", *scores])
     rows = [result.total, *result.per_class] if len(result.per_class) > 1 else [*result.per_class]
     for row in rows:
         made.add_row(*_class_row(row), style="bold" if row is result.total else None)
@@ -39,7 +44,7 @@ def class_results(result: "EvaluationResult", title: str) -> Table:
 
 
 def _class_row(row: "ClassResult") -> list[str]:
-    scores = (row.precision, row.recall, row.ap50, row.ap50_95)
+    scores = (row.precision, row.recall, row.ap50, row.ap50_95, row.curve_ap50, row.curve_ap50_95)
     return [escape(row.name), str(row.images), str(row.instances), *(_score(value) for value in scores)]
 
 
