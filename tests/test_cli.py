@@ -11,6 +11,7 @@ import sys
 from contextlib import suppress
 
 import pytest
+import torch
 import yaml
 from rich.console import Console
 from typer.testing import CliRunner
@@ -430,3 +431,26 @@ def test_the_demo_shows_what_it_promises():
 def test_errors_print_their_kind(error, capsys):
     console.fail(error)
     assert capsys.readouterr().err == f"{type(error).__name__}: {error}\n"
+
+
+def test_the_results_table_leaves_out_classes_without_objects_and_says_so():
+    from boxwright.cli.tables import class_results
+    from boxwright.evaluation.evaluator import EvaluationConfig, Evaluator
+    from boxwright.structures import Detections, GroundTruth
+
+    boxes = torch.tensor([[0.0, 0, 10, 10], [20.0, 20, 40, 40]])
+    labels = torch.tensor([0, 2])
+    evaluator = Evaluator(("apple", "banana", "cherry"), EvaluationConfig())
+    evaluator.update(
+        [Detections(boxes, torch.tensor([0.9, 0.8]), labels, ("apple", "banana", "cherry"), (64, 64))],
+        [GroundTruth(boxes, labels, (64, 64))],
+    )
+
+    console = Console(width=160, record=True, file=io.StringIO())
+    console.print(class_results(evaluator.result(), title="val"))
+    text = console.export_text()
+
+    assert [name for name in ("all", "apple", "banana", "cherry") if f" {name} " in text] == ["all", "apple", "cherry"]
+    assert "1 of 3 classes have no object in this split and are not shown" in text
+    assert text.count("0.995") == 6  # the curve of a perfect class ends at 0.995, COCO's at 1
+    assert "1.000" in text

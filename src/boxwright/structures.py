@@ -40,21 +40,28 @@ class Grid:
 class Candidates:
     """Which grid cells lie inside which object, laid out on the host before the step (architecture idea 9).
 
-    A cell is inside when its centre is. Inside cells of one object in one grid row form a run of neighbours; runs are
-    ordered by object, level and row, so expanding them gives all (object, cell) pairs in the order image, slot, anchor.
+    A cell is inside when its centre is. Inside cells of one object in one grid row are neighbours; they are cut into
+    runs of a few cells (`ops.candidates.RUN_CELLS`), ordered by object, level, row and column, so expanding the runs
+    gives all (object, cell) pairs in the order image, slot, anchor.
     The plain numbers never leave the host: they give the step all its shapes, so it needs no sync.
     """
 
     objects: Int64[Tensor, " N"]  # image * M + slot of every object that holds a cell, ascending
     object_cells: Int64[Tensor, " N"]  # cells inside each
+    object_runs: Int64[Tensor, " N"]  # runs of each
     run_first: Int64[Tensor, " S"]  # image * A + anchor of the first cell of each run
     run_length: Int64[Tensor, " S"]  # cells in each run
     cells: tuple[tuple[int, ...], ...]  # host copy of object_cells, by image
-    runs: tuple[int, ...]  # runs of each image
+    runs_of: tuple[tuple[int, ...], ...]  # host copy of object_runs, by image
     slots: int  # M of the targets this was laid out for
     labels_below: int  # 1 + the largest label
     shapes: tuple[tuple[int, int], ...]  # grid this was laid out for
     level_strides: tuple[int, ...]
+
+    @property
+    def runs(self) -> tuple[int, ...]:
+        """Number of runs of each image."""
+        return tuple(map(sum, self.runs_of))
 
     @property
     def count(self) -> int:
@@ -63,7 +70,7 @@ class Candidates:
 
     def to(self, device: torch.device | str) -> "Candidates":
         """The same layout on another device."""
-        names = ("objects", "object_cells", "run_first", "run_length")
+        names = ("objects", "object_cells", "object_runs", "run_first", "run_length")
         return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in names})
 
 

@@ -61,7 +61,7 @@ def _several_ranks() -> bool:
 
 
 def _leave_ranks() -> None:
-    """Under torchrun, ends this process at once: the destructor of a broken process group can wait forever for the others."""
+    """Under torchrun, ends this process at once: a broken process group's destructor can wait forever."""
     if _several_ranks():
         sys.stdout.flush()
         sys.stderr.flush()

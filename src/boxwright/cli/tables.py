@@ -32,14 +32,19 @@ def table(title: str, text: Sequence[str], numbers: Sequence[str]) -> Table:
 def class_results(result: "EvaluationResult", title: str) -> Table:
     """Precision, recall and mAP of all classes together and of each.
 
-    mAP is the COCO evaluator's; the curve columns are the area under the 101-point curve over all kept detections, which other
-    YOLO trainers print.
+    mAP is the COCO evaluator's. The curve columns are the area under the 101-point curve over all kept detections,
+    which other YOLO trainers print.
     """
     scores = ["precision", "recall", "mAP50", "mAP50-95", "curve AP50", "curve AP50-95"]
     made = table(title, ["class"], ["images", "objects", *scores])
-    rows = [result.total, *result.per_class] if len(result.per_class) > 1 else [*result.per_class]
+    labelled = [row for row in result.per_class if row.instances]
+    rows = [result.total, *labelled] if len(result.per_class) > 1 else [*result.per_class]
     for row in rows:
         made.add_row(*_class_row(row), style="bold" if row is result.total else None)
+    absent = len(result.per_class) - len(labelled)
+    if absent and len(result.per_class) > 1:
+        made.caption = f"{absent} of {len(result.per_class)} classes have no object in this split and are not shown"
+        made.caption_justify = "left"
     return made
 
 

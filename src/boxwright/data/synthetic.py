@@ -2,7 +2,7 @@
 # SPDX-FileCopyrightText: The boxwright authors
 """Drawn scenes with exact labels: the dataset that needs no download.
 
-Five classes differ by shape only. Colour, size, place and rotation are drawn independently of the class; backgrounds
+Five classes differ by shape only. Colour, size, place and tilt are drawn independently of the class; backgrounds
 are textured and cluttered; objects overlap. A box is the full extent of its object, also where another one hides it,
 and at least `MIN_SHOWN` of every object stays in sight.
 """
@@ -26,6 +26,7 @@ NAMES = ("circle", "square", "triangle", "star", "cross")
 MIN_SIZE, MAX_SIZE = 0.09, 0.35  # long side of a box over the side of the image
 MIN_OBJECTS, MAX_OBJECTS = 2, 8
 MIN_SHOWN = 0.45  # share of an object's pixels
+MAX_TILT = math.radians(25)  # to either side of upright
 MIN_CONTRAST = 75.0  # distance in RGB between an object and what it is painted on
 SMALLEST = 64  # px; at 9 % of less, shapes are not told apart
 _OVERSAMPLE = 4  # outlines are drawn this much larger, then averaged
@@ -140,7 +141,7 @@ def _find_place(rng: np.random.Generator, owner: np.ndarray, before: list[_Shape
 def _draw_shape(rng: np.random.Generator, label: int, size: float, side: int) -> _Shape:
     """A rotated, slightly stretched shape whose box has the long side `size` px."""
     points = _OUTLINES[NAMES[label]] * (1.0, rng.uniform(0.85, 1.0))
-    angle = rng.uniform(0, 2 * np.pi)
+    angle = rng.uniform(-MAX_TILT, MAX_TILT)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     points = points @ turn.T
     points -= points.min(0)
@@ -264,9 +265,9 @@ def _ring(radii: list[float], turn: float = 0.0) -> np.ndarray:
 _ARM = 0.34  # half width of a cross's arm
 _OUTLINES = {
     "circle": _ring([1.0] * 72),
-    "square": _ring([1.0] * 4),
-    "triangle": _ring([1.0] * 3),
-    "star": _ring([1.0, 0.42] * 5),
+    "square": _ring([1.0] * 4, turn=math.pi / 4),
+    "triangle": _ring([1.0] * 3, turn=-math.pi / 2),  # upright: y points down
+    "star": _ring([1.0, 0.42] * 5, turn=-math.pi / 2),
     "cross": np.array([
         (-_ARM, -1), (_ARM, -1), (_ARM, -_ARM), (1, -_ARM), (1, _ARM), (_ARM, _ARM),
         (_ARM, 1), (-_ARM, 1), (-_ARM, _ARM), (-1, _ARM), (-1, -_ARM), (-_ARM, -_ARM),

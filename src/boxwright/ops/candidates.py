@@ -10,6 +10,7 @@ from boxwright.errors import ShapeError
 from boxwright.structures import Candidates, Grid, Targets
 
 BORDER = 1e-9  # px; a centre counts as inside when it is farther than this from every side (spec/losses B.6)
+RUN_CELLS = 4  # cells in a run at most: longer ones share more work between their pairs, shorter ones waste fewer places
 
 
 def lay_out_candidates(targets: Targets, grid: Grid) -> Candidates:
@@ -28,18 +29,18 @@ def lay_out_candidates(targets: Targets, grid: Grid) -> Candidates:
     rectangles = [_rectangle(box, shape, stride) for shape, stride in zip(grid.shapes, grid.level_strides, strict=True)]
     # (objects, levels): by object first, then level, as the order of pairs wants it.
     column, columns, row, rows = (np.stack(part, axis=1) for part in zip(*rectangles, strict=True))
-    inside = (columns * rows).sum(axis=1)
+    inside, runs = (columns * rows).sum(axis=1), (-(-columns // RUN_CELLS) * rows).sum(axis=1)
     first, length = _runs(image, column, columns, row, rows, grid)
-    run_image = np.repeat(image, np.where(columns > 0, rows, 0).sum(axis=1))
     kept = inside > 0
-    image, inside = image[kept], inside[kept]
+    image, inside, runs = image[kept], inside[kept], runs[kept]
     return Candidates(
         objects=_tensor(image * slots + slot[kept]),
         object_cells=_tensor(inside),
+        object_runs=_tensor(runs),
         run_first=_tensor(first),
         run_length=_tensor(length),
         cells=tuple(tuple(inside[image == index].tolist()) for index in range(batch)),
-        runs=tuple(np.bincount(run_image, minlength=batch).tolist()),
+        runs_of=tuple(tuple(runs[image == index].tolist()) for index in range(batch)),
         slots=slots,
         labels_below=int(labels[valid].max(initial=-1)) + 1,
         shapes=grid.shapes,
@@ -85,11 +86,20 @@ def _runs(
     height, width = (np.array([shape[axis] for shape in grid.shapes]) for axis in (0, 1))
     level_first = np.cumsum(height * width) - height * width
     cells = int((height * width).sum())
-    start = image[:, None] * cells + level_first + row * width + column
-    count = rows.ravel()
-    position = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
-    step = np.repeat(np.broadcast_to(width, rows.shape).ravel(), count)
-    return np.repeat(start.ravel(), count) + position * step, np.repeat(columns.ravel(), count)
+    start = (image[:, None] * cells + level_first + row * width + column).ravel()
+    step = np.broadcast_to(width, rows.shape).ravel()
+    across = -(-columns // RUN_CELLS)
+    rectangle, number = _expand((across * rows).ravel())
+    line, part = np.divmod(number, across.ravel()[rectangle])
+    skipped = part * RUN_CELLS
+    first = start[rectangle] + line * step[rectangle] + skipped
+    return first, np.minimum(columns.ravel()[rectangle] - skipped, RUN_CELLS)
+
+
+def _expand(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For counts (2, 3): owners 0 0 1 1 1 and positions 0 1 0 1 2 within each."""
+    owner = np.repeat(np.arange(len(counts)), counts)
+    return owner, np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
 
 
 def _tensor(values: np.ndarray) -> Tensor:

@@ -34,9 +34,10 @@ class BoxPlanes(NamedTuple):
         return cls(x1, y1, x2, y2, angle)
 
     def take(self, index: Tensor) -> "BoxPlanes":
-        """The boxes at the given positions of flat planes."""
-        x1, y1, x2, y2 = (plane.index_select(0, index) for plane in self[:4])
-        return BoxPlanes(x1, y1, x2, y2, None if self.angle is None else self.angle.index_select(0, index))
+        """The boxes at the given positions, an index of any shape, of flat planes."""
+        x1, y1, x2, y2 = (plane.index_select(0, index.view(-1)).view(index.shape) for plane in self[:4])
+        angle = None if self.angle is None else self.angle.index_select(0, index.view(-1)).view(index.shape)
+        return BoxPlanes(x1, y1, x2, y2, angle)
 
     @property
     def sides(self) -> tuple[Tensor, Tensor]:
