@@ -122,11 +122,15 @@ def test_auto_keeps_a_single_set_value_and_fills_the_rest():
     [(100, 1000, 3000), (40, 13, 100), (10, 13, 65), (1, 1, 0)],  # as told, the floor, capped at half, one iteration
 )
 def test_warmup_has_a_floor_and_is_capped_at_half_of_the_run(epochs, batches, expected):
-    assert warmup_iterations(3.0, batches, epochs) == expected
+    assert warmup_iterations(3.0, batches, epochs, 100) == expected
 
 
 def test_warmup_can_be_switched_off():
-    assert warmup_iterations(0.0, 1000, 100) == 0
+    assert warmup_iterations(0.0, 1000, 100, 100) == 0
+
+
+def test_warmup_without_a_floor_is_a_number_of_epochs():
+    assert warmup_iterations(3.0, 13, 40, 0) == 39
 
 
 def test_groups_are_biases_then_weights_with_decay_then_norms():

@@ -27,7 +27,7 @@ MIN_SIZE, MAX_SIZE = 0.09, 0.35  # long side of a box over the side of the image
 MIN_OBJECTS, MAX_OBJECTS = 2, 8
 MIN_SHOWN = 0.45  # share of an object's pixels
 MAX_TILT = math.radians(25)  # to either side of upright
-MIN_CONTRAST = 75.0  # distance in RGB between an object and what it is painted on
+MIN_CONTRAST = 100.0  # distance in RGB between an object and what it is painted on
 SMALLEST = 64  # px; at 9 % of less, shapes are not told apart
 _OVERSAMPLE = 4  # outlines are drawn this much larger, then averaged
 # JPEG that keeps the colours of small shapes: no chroma subsampling.
@@ -117,7 +117,7 @@ def draw_scene(imgsz: int, seed: int, split: str, index: int) -> Scene:
         masks[place, y : y + height, x : x + width] = shape.mask
         boxes[place] = x, y, x + width, y + height
     labels = np.array([shape.label for shape in shapes], np.int64)
-    grain = rng.random((imgsz, imgsz), np.float32) * 18 - 9
+    grain = rng.random((imgsz, imgsz), np.float32) * 12 - 6
     image = cv2.convertScaleAbs(np.maximum(image + grain[..., None], 0))  # clips above
     return Scene(image, Instances(boxes, labels), masks, owner)
 
@@ -193,7 +193,7 @@ def _background(rng: np.random.Generator, side: int) -> np.ndarray:
     else:  # clouds
         share = _stretch(rng.random((int(rng.integers(4, 14)),) * 2, np.float32), side)
     cells = int(rng.integers(8, 40))
-    blotches = rng.random((cells, cells, 3), np.float32) * rng.uniform(10, 60)
+    blotches = rng.random((cells, cells, 3), np.float32) * rng.uniform(10, 45)
     image = _stretch(blotches - blotches.mean(), side)
     for channel, (start, end) in enumerate(zip(first.tolist(), second.tolist(), strict=True)):
         image[..., channel] += share * (end - start) + start
@@ -206,7 +206,7 @@ def _stretch(coarse: np.ndarray, side: int) -> np.ndarray:
 
 def _clutter(rng: np.random.Generator, image: np.ndarray, side: int) -> np.ndarray:
     """Thin lines, arcs and specks, none of which is one of the classes."""
-    for _ in range(int(rng.integers(3, 14))):
+    for _ in range(int(rng.integers(3, 10))):
         colour = rng.uniform(0, 255, 3).tolist()
         start, end = rng.integers(0, side, (2, 2)).tolist()
         kind = rng.integers(3)

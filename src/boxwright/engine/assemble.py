@@ -174,7 +174,7 @@ def _stepper(
     config = recipe.train
     choice = choose_optimizer(config, images=images, num_classes=model.num_classes)
     decay = scaled_decay(config.weight_decay, config.batch, config.nominal_batch)
-    warmup = warmup_iterations(config.warmup_epochs, batches, config.epochs)
+    warmup = warmup_iterations(config.warmup_epochs, batches, config.epochs, config.warmup_floor)
     listener.message(f"{choice.reason}, weight_decay={decay:g} (train.weight_decay scaled to the images per step)")
     if warmup:
         cap = " (capped at half of the run)" if warmup == batches * config.epochs // 2 else ""

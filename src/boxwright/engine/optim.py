@@ -39,7 +39,6 @@ _NORMS = (
     *([nn.RMSNorm] if hasattr(nn, "RMSNorm") else []),
 )
 _SWITCH_TO_SGD = 10_000  # iterations: longer runs of the automatic rule use SGD
-_SHORTEST_WARMUP = 100  # iterations, before the cap at half of the run
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -152,14 +151,14 @@ def schedule_factor(epoch: int, epochs: int, lrf: float, shape: Literal["linear"
     return max(1 - epoch / epochs, 0) * (1 - lrf) + lrf
 
 
-def warmup_iterations(warmup_epochs: float, batches: int, epochs: int) -> int:
-    """Length of the warm-up in iterations: at least 100, at most half of the run, 0 when switched off.
+def warmup_iterations(warmup_epochs: float, batches: int, epochs: int, floor: int) -> int:
+    """Length of the warm-up in iterations: at least `floor`, at most half of the run, 0 when switched off.
 
     Deviation: the reference has no cap, so a tiny run never reaches its learning rate there.
     """
     if warmup_epochs <= 0:
         return 0
-    return min(max(round(warmup_epochs * batches), _SHORTEST_WARMUP), batches * epochs // 2)
+    return min(max(round(warmup_epochs * batches), floor), batches * epochs // 2)
 
 
 @dataclass(frozen=True, slots=True)

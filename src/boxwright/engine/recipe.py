@@ -26,6 +26,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "momentum": (0, 0.9999),
     "weight_decay": (0, _INF),
     "warmup_epochs": (0, _INF),
+    "warmup_floor": (0, _INF),
     "warmup_momentum": (0, 0.9999),
     "warmup_bias_lr": (0, _INF),
     "clip_norm": (0, _INF),
@@ -56,6 +57,7 @@ class TrainConfig:
     momentum: float | None = None  # SGD momentum or Adam beta1
     weight_decay: float = 5e-4
     warmup_epochs: float = 3.0
+    warmup_floor: int = 100  # iterations; a shorter warm-up is stretched to this, up to half of the run
     warmup_momentum: float = 0.8
     warmup_bias_lr: float | None = None
     clip_norm: float = 10.0  # of all gradients together; 0 never clips
