@@ -46,11 +46,10 @@ def distribution_focal(logits: Float[Tensor, "*n side_bins"], distances: Float[T
     num_bins = logits.shape[-1] // 4
     distances = distances.clamp(0, num_bins - 1 - END_GAP)
     low = distances.floor()
-    share = (distances - low)[..., None]
+    share, bins = distances - low, torch.stack((low, low + 1), dim=-1).long()
     log_p = torch.unflatten(logits, -1, (4, num_bins)).log_softmax(dim=-1)
-    bin_low = low.long()[..., None]
-    at_low, at_high = log_p.gather(-1, bin_low), log_p.gather(-1, bin_low + 1)
-    return -((1 - share) * at_low + share * at_high).squeeze(-1).mean(dim=-1)
+    at_low, at_high = log_p.gather(-1, bins).unbind(dim=-1)
+    return -((1 - share) * at_low + share * at_high).mean(dim=-1)
 
 
 def sparse_bce(

@@ -10,7 +10,7 @@ from boxwright.errors import ShapeError
 from boxwright.structures import Candidates, Grid, Targets
 
 BORDER = 1e-9  # px; a centre counts as inside when it is farther than this from every side (spec/losses B.6)
-RUN_CELLS = 4  # cells in a run at most: longer ones share more work between their pairs, shorter ones waste fewer places
+RUN_CELLS = 4  # cells in a run at most: longer runs share more work among their pairs, shorter ones waste less
 
 
 def lay_out_candidates(targets: Targets, grid: Grid) -> Candidates:

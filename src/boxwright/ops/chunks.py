@@ -27,3 +27,13 @@ def image_chunks(sizes: Sequence[int], device: torch.device, cache_elements: int
             first, held = image, 0
         held += size
     return [*chunks, slice(first, len(sizes))]
+
+
+def pieces(total: int, device: torch.device, cache_items: int) -> list[slice]:
+    """Consecutive items, at most `cache_items` at once on a CPU, all at once on an accelerator.
+
+    >>> pieces(5, torch.device("cpu"), 2)
+    [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
+    """
+    step = cache_items if device.type == "cpu" else max(total, 1)
+    return [slice(first, min(first + step, total)) for first in range(0, total, step)]

@@ -18,7 +18,7 @@ EPSILON = 1e-7  # in the unit of the boxes (squared for areas); part of the defi
 
 
 class BoxPlanes(NamedTuple):
-    """Boxes by coordinate: corners and, for CIoU, the angle atan(w / h), so that many pairs share one arc tangent."""
+    """Boxes by coordinate: corners and, for CIoU, the aspect angle, so that many pairs share one arc tangent."""
 
     x1: Tensor
     y1: Tensor
@@ -30,7 +30,7 @@ class BoxPlanes(NamedTuple):
     def of(cls, boxes: Tensor, overlap: OverlapName) -> "BoxPlanes":
         """Planes of corner boxes, (*n, 4)."""
         x1, y1, x2, y2 = boxes.unbind(-1)
-        angle = torch.atan((x2 - x1) / (y2 - y1 + EPSILON)) if overlap == "ciou" else None
+        angle = _angle(x2 - x1, y2 - y1 + EPSILON) if overlap == "ciou" else None
         return cls(x1, y1, x2, y2, angle)
 
     def take(self, index: Tensor) -> "BoxPlanes":
@@ -64,7 +64,7 @@ def paired_overlap(
         return overlap_of_planes(*planes, overlap, planes[0].sides, planes[1].sides)
     sides = [(boxes[..., 2], boxes[..., 3]) for boxes in (a, b)]
     corners = [BoxPlanes.of(cxcywh_to_xyxy(boxes), "iou") for boxes in (a, b)]
-    first, second = (planes._replace(angle=torch.atan(w / h)) for planes, (w, h) in zip(corners, sides, strict=True))
+    first, second = (planes._replace(angle=_angle(w, h)) for planes, (w, h) in zip(corners, sides, strict=True))
     return overlap_of_planes(first, second, overlap, *sides)
 
 
@@ -75,32 +75,43 @@ def overlap_of_planes(
     sides_a: tuple[Tensor, Tensor] | None = None,
     sides_b: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
-    """The kernel of `paired_overlap`, on planes; sides default to those of the corners."""
+    """The kernel of `paired_overlap`, on planes; sides default to those of the corners.
+
+    New tensors are written in place where differentiation allows it; what belongs to `a` alone is computed in the shape
+    of `a`, which may be smaller.
+    """
     (wa, ha), (wb, hb) = sides_a or a.sides, sides_b or b.sides
-    inside_w = (torch.minimum(a.x2, b.x2) - torch.maximum(a.x1, b.x1)).clamp(min=0)
-    inside_h = (torch.minimum(a.y2, b.y2) - torch.maximum(a.y1, b.y1)).clamp(min=0)
+    inside_w = torch.minimum(a.x2, b.x2).sub_(torch.maximum(a.x1, b.x1)).clamp_(min=0)
+    inside_h = torch.minimum(a.y2, b.y2).sub_(torch.maximum(a.y1, b.y1)).clamp_(min=0)
     inside = inside_w * inside_h
-    union = wa * ha + wb * hb - inside + EPSILON
+    union = (wa * ha + EPSILON + wb * hb).sub_(inside)
     iou = inside / union
     if overlap == "iou":
         return iou
-    hull_w = torch.maximum(a.x2, b.x2) - torch.minimum(a.x1, b.x1)
-    hull_h = torch.maximum(a.y2, b.y2) - torch.minimum(a.y1, b.y1)
+    hull_w = torch.maximum(a.x2, b.x2).sub_(torch.minimum(a.x1, b.x1))
+    hull_h = torch.maximum(a.y2, b.y2).sub_(torch.minimum(a.y1, b.y1))
     if overlap == "giou":
-        hull = hull_w * hull_h + EPSILON
+        hull = (hull_w * hull_h).add_(EPSILON)
         return iou - (hull - union) / hull
-    gap = ((b.x1 + b.x2 - a.x1 - a.x2).square() + (b.y1 + b.y2 - a.y1 - a.y2).square()) / 4
-    diou = iou - gap / (hull_w.square() + hull_h.square() + EPSILON)
+    gap_x, gap_y = (b.x1 + b.x2) - (a.x1 + a.x2), (b.y1 + b.y2) - (a.y1 + a.y2)
+    gap = (gap_x * gap_x).addcmul_(gap_y, gap_y)  # four times the squared distance of the centres
+    diou = torch.sub(iou, gap / (hull_w * hull_w).addcmul_(hull_h, hull_h).add_(EPSILON), alpha=0.25)
     if overlap == "diou":
         return diou
     return diou - _aspect_penalty(iou, a.angle, b.angle)
 
 
+def _angle(width: Tensor, height: Tensor) -> Tensor:
+    """Angle of the diagonal, atan(w / h), in quarter turns."""
+    return torch.atan(width / height) * (2 / math.pi)
+
+
 def _aspect_penalty(iou: Tensor, angle_a: Tensor | None, angle_b: Tensor | None) -> Tensor:
-    """Alpha times v of CIoU, from the angles atan(w / h)."""
+    """Alpha times v of CIoU, from the aspect angles."""
     assert angle_a is not None, "planes for ciou carry their angles"
     assert angle_b is not None, "planes for ciou carry their angles"
-    v = (4 / math.pi**2) * (angle_b - angle_a).square()
+    turn = angle_b - angle_a
+    v = turn * turn
     with torch.no_grad():
-        alpha = v / (1 - iou + v + EPSILON)
+        alpha = v / (1 - iou).add_(v).add_(EPSILON)
     return alpha * v

@@ -11,13 +11,14 @@ from torch import Tensor
 from boxwright.config import component
 from boxwright.errors import ConfigError
 from boxwright.ops.candidates import RUN_CELLS, lay_out_candidates
-from boxwright.ops.chunks import image_chunks
+from boxwright.ops.chunks import image_chunks, pieces
 from boxwright.ops.collective import sum_over_ranks
 from boxwright.ops.overlap import BoxPlanes, OverlapName, overlap_of_planes
 from boxwright.structures import Assignment, Candidates, Predictions, Targets, at_least_float32
 
 PEAK_EPSILON = 1e-9  # unit of the metric; keeps 0 / 0 away from an object whose best metric is 0 (spec/losses C.2.8)
-CACHE_PAIRS = 1 << 17  # pairs worked on at once: a dozen float32 values of each stay in a core's cache
+EVERY = slice(None)
+CACHE_PAIRS = 1 << 15  # pairs worked on at once: a dozen float32 values of each stay in a core's cache
 
 
 @component
@@ -52,14 +53,7 @@ class TaskAligned:
     def __call__(self, preds: Predictions, targets: Targets) -> Assignment:
         """Pairs, with at most `topk` slots for each object; targets without prepared candidates cost one host sync."""
         candidates = targets.candidates or lay_out_candidates(targets, preds.grid).to(targets.boxes.device)
-        chunks = image_chunks([RUN_CELLS * sum(runs) for runs in candidates.runs_of], preds.logits.device, CACHE_PAIRS)
-        parts = [self._assign(_Scene.of(preds, targets, candidates, images, self.overlap)) for images in chunks]
-        image, anchor, target, valid, weight = (torch.cat(part) for part in zip(*parts, strict=True))
-        normalizer = sum_over_ranks(weight.sum()).clamp(min=1)
-        return Assignment(image, anchor, target, valid, weight, normalizer)
-
-    def _assign(self, scene: "_Scene") -> tuple[Tensor, ...]:
-        """Image, anchor, target, valid and weight of every slot of a few images."""
+        scene = _Scene.of(preds, targets, candidates, self.overlap)
         overlap, metric = self._score(scene)
         pair, alive = self._best(scene, metric)
         pair, alive, orphan = self._resolve(scene, overlap, pair, alive)
@@ -70,21 +64,27 @@ class TaskAligned:
             of.new_zeros(len(scene.slot)).scatter_reduce_(0, owner, of, "amax") for of in (metric, overlap)
         )
         weight = metric * (peak_overlap / (peak_metric + PEAK_EPSILON)).index_select(0, owner)
-        target, cell = scene.slot.index_select(0, owner).masked_fill_(orphan, 0), scene.cell.view(-1)[pair]
-        image, anchor = scene.image.index_select(0, owner) + scene.first_image, cell % scene.num_anchors
+        target, cell = scene.slot.index_select(0, owner).masked_fill_(orphan, 0), scene.cell_of(pair)
         # In the order of cells: terms then read and write neighbours in memory.
-        order = torch.sort(cell, stable=True).indices
-        return tuple(part.index_select(0, order) for part in (image, anchor, target, alive, weight))
+        cell, order = torch.sort(cell, stable=True)
+        target, alive, weight = (part.index_select(0, order) for part in (target, alive, weight))
+        image = torch.div(cell, scene.num_anchors, rounding_mode="floor")
+        normalizer = sum_over_ranks(weight.sum()).clamp(min=1)
+        return Assignment(image, cell - image * scene.num_anchors, target, alive, weight, normalizer)
 
     def _score(self, scene: "_Scene") -> tuple[Tensor, Tensor]:
-        """Overlap and metric of every pair, -1 in places without one; -1 and 0 for objects that do not count."""
-        overlap = overlap_of_planes(scene.wanted_of_run, scene.boxes.take(scene.cell), self.overlap).clamp_(min=0)
-        metric = _power(scene.logits.sigmoid(), self.alpha).mul_(_power(overlap, self.beta))
-        if self.validity == "sum":
-            ignored = ~scene.sums_up.index_select(0, scene.owner)
-            overlap.masked_fill_(ignored, -1.0)
-            metric.masked_fill_(ignored, 0.0)
-        return overlap.masked_fill_(scene.outside, -1.0), metric.masked_fill_(scene.outside, -1.0)
+        """Overlap and metric of every pair; -1 and 0 for objects that do not count."""
+        overlap, metric = (scene.wanted.x1.new_empty(RUN_CELLS, len(scene.owner)) for _ in range(2))
+        for runs in scene.pieces():
+            owner, cell = scene.owner[runs], scene.cells(runs)
+            fit = overlap_of_planes(scene.wanted.take(owner), scene.boxes.take(cell), self.overlap).clamp_(min=0)
+            score = _power(scene.logits(owner, cell).sigmoid_(), self.alpha).mul_(_power(fit, self.beta))
+            if self.validity == "sum":
+                ignored = ~scene.sums_up.index_select(0, owner)
+                fit.masked_fill_(ignored, -1.0)
+                score.masked_fill_(ignored, 0.0)
+            overlap[:, runs], metric[:, runs] = fit, score
+        return overlap, metric
 
     def _best(self, scene: "_Scene", metric: Tensor) -> tuple[Tensor, Tensor]:
         """The pair of every slot, each object's best first, and whether it may become a positive.
@@ -93,18 +93,20 @@ class TaskAligned:
         best best pair.
         """
         topk = min(self.topk, scene.num_anchors)
-        runs = scene.object_runs.clamp(max=topk)
-        number, owner = _expand(runs, sum(min(count, topk) for count in scene.runs_of))
+        runs = scene.candidates.object_runs.clamp(max=topk)
+        number, owner = _expand(runs, sum(min(count, topk) for image in scene.candidates.runs_of for count in image))
         by_best = _by_object_then_best(scene.owner, metric.amax(dim=0))
         run = by_best[scene.first_run.index_select(0, owner).add_(number)].sort().values  # back in the order of cells
         nominee = (run[:, None] + scene.lane.view(-1) * len(scene.owner)).flatten()
         first = (torch.cumsum(runs, 0) - runs) * RUN_CELLS
+        repeated = (scene.lane.view(-1) >= scene.candidates.run_length.index_select(0, run)[:, None]).flatten()
         by_best = _by_object_then_best(
-            owner.repeat_interleave(RUN_CELLS, output_size=len(nominee)), metric.view(-1).index_select(0, nominee)
+            owner.repeat_interleave(RUN_CELLS, output_size=len(nominee)),
+            metric.view(-1).index_select(0, nominee).masked_fill_(repeated, -1.0),
         )
 
-        taken = scene.object_cells.clamp(max=topk)
-        number, owner = _expand(taken, sum(min(count, topk) for count in scene.cells_of))
+        taken = scene.candidates.object_cells.clamp(max=topk)
+        number, owner = _expand(taken, sum(min(count, topk) for image in scene.candidates.cells for count in image))
         pair = nominee[by_best[first.index_select(0, owner).add_(number)]]
         # Not `> 0`: a metric that is not a number has to reach the loss, where the run stops.
         alive = metric.view(-1).index_select(0, pair) != 0
@@ -114,13 +116,13 @@ class TaskAligned:
 
     def _fills_up(self, scene: "_Scene", metric: Tensor, topk: int) -> Tensor:
         """Pairs with metric 0 that a top-k over ALL cells of the image takes, when equal metrics go by cell index."""
-        positive = (metric != 0) & ~scene.outside
+        positive = (metric != 0) & (scene.lane < scene.candidates.run_length)
         in_order = positive.t().flatten().long()
         before = torch.cumsum(in_order, 0) - in_order
         first = before[scene.first_run * RUN_CELLS]
         positives = torch.zeros_like(first).index_add_(0, scene.owner, positive.long().sum(dim=0))
         # Cells with metric 0 that come earlier: all earlier cells of the image but the object's positive ones.
-        earlier = scene.cell % scene.num_anchors - (before.view(-1, RUN_CELLS).t() - first[scene.owner])
+        earlier = scene.cells() % scene.num_anchors - (before.view(-1, RUN_CELLS).t() - first[scene.owner])
         filling = ~positive & (earlier < (topk - positives)[scene.owner])
         if self.validity == "sum":
             filling &= scene.sums_up[scene.owner]
@@ -128,13 +130,13 @@ class TaskAligned:
 
     def _resolve(self, scene: "_Scene", overlap: Tensor, pair: Tensor, alive: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """One live slot per cell: pairs and liveness after conflicts, and whether slot 0 takes it without overlap."""
-        cell = scene.cell.view(-1).index_select(0, pair)
+        cell = scene.cell_of(pair)
         wishes = cell.new_zeros(scene.num_cells).index_add_(0, cell, alive.long())
         contested = alive & (wishes.index_select(0, cell) > 1)
         # The winner among all boxes that contain the cell, also those that did not choose it.
         run = _best_run_of_cell(scene, overlap).index_select(0, cell)
         # Where the best is not a number no run is: the pair stays, and its value ends the training.
-        winner = (cell - scene.run_first[run]) * len(scene.owner) + run
+        winner = (cell - scene.candidates.run_first[run]) * len(scene.owner) + run
         pair = torch.where(contested & (run >= 0), winner, pair)
         orphan = torch.zeros_like(contested)
         if self.conflict_scope == "all":
@@ -147,28 +149,23 @@ class TaskAligned:
 
 
 class _Scene(NamedTuple):
-    """Candidate pairs of a few images, and what scores them.
+    """Candidate pairs of a batch, and what scores them.
 
     Pairs stand in planes of (RUN_CELLS, R): a column is a run of neighbouring cells of one object, so what belongs to
     the object is read once a run. Columns are ordered by image, slot and cell. A pair's number is row * R + column.
+    A run that is shorter repeats its last pair, so that a largest value needs no mask.
     """
 
+    candidates: Candidates
     owner: Tensor  # (R,) object of each run
-    cell: Tensor  # (RUN_CELLS, R) image * A + anchor, counted from the first image of the scene
-    outside: Tensor  # (RUN_CELLS, R) places beyond the end of a run: no pair
     lane: Tensor  # (RUN_CELLS, 1) 0, 1, ...
-    logits: Tensor  # (RUN_CELLS, R) of the object's class
-    boxes: BoxPlanes  # of every cell
-    wanted: BoxPlanes  # of every object
-    slot: Tensor  # (N,) of every object
-    image: Tensor  # (N,) counted from the first image of the scene
-    run_first: Tensor  # (R,) first cell of each run
     first_run: Tensor  # (N,) first run of every object
-    object_runs: Tensor  # (N,) runs of every object
-    object_cells: Tensor  # (N,) pairs of every object
-    runs_of: tuple[int, ...]  # the same two on the host
-    cells_of: tuple[int, ...]
-    first_image: int
+    slot: Tensor  # (N,) of every object
+    wanted: BoxPlanes  # of every object
+    boxes: BoxPlanes  # of every cell
+    flat_logits: Tensor  # all logits in memory order
+    logit_shift: Tensor  # (N,) where the logit of the object's class at cell 0 would stand
+    logit_step: int  # from a cell to the next
     num_anchors: int
     num_cells: int
 
@@ -177,55 +174,49 @@ class _Scene(NamedTuple):
         """(N,) whether an object's coordinates add up to more than 0 px."""
         return self.wanted.x1 + self.wanted.y1 + self.wanted.x2 + self.wanted.y2 > 0
 
-    @property
-    def wanted_of_run(self) -> BoxPlanes:
-        """(R,) box of the object of each run."""
-        return self.wanted.take(self.owner)
+    def cells(self, runs: slice = EVERY) -> Tensor:
+        """Cell of every place of some runs."""
+        first, length = self.candidates.run_first[runs], self.candidates.run_length[runs]
+        return torch.minimum(first + self.lane, first + length - 1)
+
+    def logits(self, owner: Tensor, cell: Tensor) -> Tensor:
+        """The logits of the objects' classes at the cells."""
+        place = torch.add(self.logit_shift.index_select(0, owner), cell, alpha=self.logit_step)
+        return at_least_float32(self.flat_logits.index_select(0, place.view(-1))).view(place.shape)
 
     def owner_of(self, pair: Tensor) -> Tensor:
         """Object of each of some pairs."""
         return self.owner.index_select(0, pair % max(len(self.owner), 1))
 
-    @classmethod
-    def of(
-        cls, preds: Predictions, targets: Targets, candidates: Candidates, images: slice, overlap: OverlapName
-    ) -> "_Scene":
-        cells_of = tuple(count for image in candidates.cells[images] for count in image)
-        runs_of = tuple(count for image in candidates.runs_of[images] for count in image)
-        first_object = sum(map(len, candidates.cells[: images.start]))
-        first_run = sum(candidates.runs[: images.start])
-        objects = slice(first_object, first_object + len(cells_of))
-        runs = slice(first_run, first_run + sum(runs_of))
-        batch, anchors, _ = preds.logits[images].shape
-        device = preds.logits.device
+    def cell_of(self, pair: Tensor) -> Tensor:
+        """Cell of each of some pairs."""
+        runs = max(len(self.owner), 1)
+        return self.candidates.run_first.index_select(0, pair % runs) + pair // runs
 
-        object_runs = candidates.object_runs[objects]
-        owner = torch.repeat_interleave(object_runs, output_size=sum(runs_of))
-        lane = torch.arange(RUN_CELLS, device=device)[:, None]
-        run_first = candidates.run_first[runs] - images.start * anchors
-        # Places beyond a run's end read whatever cell follows; past the last image they stay at its last cell.
-        cell = (run_first + lane).clamp_(max=batch * anchors - 1)
-        flat_slot = candidates.objects[objects]
-        image, slot = flat_slot // candidates.slots - images.start, flat_slot % candidates.slots
-        wanted = targets.boxes.flatten(0, 1)[flat_slot].to(at_least_float32(preds.logits[:0]).dtype)
-        label = targets.labels.flatten()[flat_slot]
+    def pieces(self) -> list[slice]:
+        """Runs to work on at once: whole vectors of the processor, so that the cut changes no bit of the result."""
+        return pieces(len(self.owner), self.owner.device, max(CACHE_PAIRS // RUN_CELLS, 16))
+
+    @classmethod
+    def of(cls, preds: Predictions, targets: Targets, candidates: Candidates, overlap: OverlapName) -> "_Scene":
+        batch, anchors, classes = preds.logits.shape
+        by_image, by_anchor, by_class = preds.logits.stride()
+        # One flat view, whatever the memory order of the head.
+        reach = (batch - 1) * by_image + (anchors - 1) * by_anchor + (classes - 1) * by_class + 1
+        image, slot = candidates.objects // candidates.slots, candidates.objects % candidates.slots
+        label = targets.labels.flatten()[candidates.objects]
+        wanted = targets.boxes.flatten(0, 1)[candidates.objects].to(at_least_float32(preds.logits[:0]).dtype)
         return cls(
-            owner=owner,
-            cell=cell,
-            outside=lane >= candidates.run_length[runs],
-            lane=lane,
-            logits=_logits_of_pairs(preds.logits[images], owner, cell, image, label),
-            boxes=_box_planes(preds, images, overlap),
-            wanted=BoxPlanes.of(wanted, overlap),
+            candidates=candidates,
+            owner=torch.repeat_interleave(candidates.object_runs, output_size=sum(candidates.runs)),
+            lane=torch.arange(RUN_CELLS, device=preds.logits.device)[:, None],
+            first_run=torch.cumsum(candidates.object_runs, 0) - candidates.object_runs,
             slot=slot,
-            image=image,
-            run_first=run_first,
-            first_run=torch.cumsum(object_runs, 0) - object_runs,
-            object_runs=object_runs,
-            object_cells=candidates.object_cells[objects],
-            runs_of=runs_of,
-            cells_of=cells_of,
-            first_image=images.start,
+            wanted=BoxPlanes.of(wanted, overlap),
+            boxes=_box_planes(preds, overlap),
+            flat_logits=preds.logits.as_strided((max(reach, 0),), (1,)),
+            logit_shift=image * (by_image - anchors * by_anchor) + label * by_class,
+            logit_step=by_anchor,
             num_anchors=anchors,
             num_cells=batch * anchors,
         )
@@ -238,34 +229,14 @@ def _expand(counts: Tensor, total: int) -> tuple[Tensor, Tensor]:
     return torch.arange(total, device=counts.device).sub_(first.index_select(0, owner)), owner
 
 
-def _logits_of_pairs(logits: Tensor, owner: Tensor, cell: Tensor, image: Tensor, label: Tensor) -> Tensor:
-    """The logit of the object's class at the cell, read through one flat view whatever the memory order of the head."""
-    batch, anchors, classes = logits.shape
-    by_image, by_anchor, by_class = logits.stride()
-    reach = (batch - 1) * by_image + (anchors - 1) * by_anchor + (classes - 1) * by_class + 1
-    shift = image * (by_image - anchors * by_anchor) + label * by_class
-    flat = logits.as_strided((max(reach, 0),), (1,))
-    # A place beyond the end of a run may lie in the next image, beyond the end of the memory.
-    place = torch.add(shift.index_select(0, owner), cell, alpha=by_anchor).clamp_(max=reach - 1)
-    return at_least_float32(flat.index_select(0, place.flatten())).view(place.shape)
-
-
-def _box_planes(preds: Predictions, images: slice, overlap: OverlapName) -> BoxPlanes:
-    """Decoded boxes of every cell of the images."""
-    _, anchors, raw = preds.box_raw.shape
-    chunks = image_chunks([anchors * raw] * (images.stop - images.start), preds.box_raw.device)
-    parts = [preds.boxes_of(slice(images.start + c.start, images.start + c.stop)).flatten(0, 1) for c in chunks]
-    planes = [BoxPlanes.of(part, overlap) for part in parts]
-    if len(planes) == 1:
-        return planes[0]
-    angles = [plane.angle for plane in planes if plane.angle is not None]
-    return BoxPlanes(
-        torch.cat([plane.x1 for plane in planes]),
-        torch.cat([plane.y1 for plane in planes]),
-        torch.cat([plane.x2 for plane in planes]),
-        torch.cat([plane.y2 for plane in planes]),
-        torch.cat(angles) if angles else None,
-    )
+def _box_planes(preds: Predictions, overlap: OverlapName) -> BoxPlanes:
+    """Decoded boxes of every cell of the batch."""
+    batch, anchors, raw = preds.box_raw.shape
+    chunks = image_chunks([anchors * raw] * batch, preds.box_raw.device)
+    parts = [BoxPlanes.of(preds.boxes_of(images).flatten(0, 1), overlap) for images in chunks]
+    x1, y1, x2, y2 = (torch.cat(planes) for planes in zip(*(part[:4] for part in parts), strict=True))
+    angles = [part.angle for part in parts if part.angle is not None]
+    return BoxPlanes(x1, y1, x2, y2, torch.cat(angles) if angles else None)
 
 
 def _power(base: Tensor, exponent: float) -> Tensor:
@@ -288,16 +259,16 @@ def _by_object_then_best(owner: Tensor, metric: Tensor) -> Tensor:
 
 def _best_run_of_cell(scene: _Scene, overlap: Tensor) -> Tensor:
     """For every cell the run of the pair with the largest overlap there, the first of equal ones; -1 for no pair."""
-    runs = len(scene.owner)
-    cell = scene.cell.view(-1)
-    number = torch.arange(runs, device=overlap.device)
+    last, number = len(scene.owner) - 1, torch.arange(len(scene.owner), device=overlap.device)
     if overlap.dtype == torch.float32:
         # High bits the overlap, low bits the run's place from the end: one scatter finds both. -1 stays below all.
-        key = torch.add(runs - 1 - number, overlap.view(torch.int32), alpha=1 << 32).view(-1)
-        best = torch.full((scene.num_cells,), -1, device=overlap.device).scatter_reduce_(0, cell, key, "amax")
-        return torch.where(best < 0, -1, runs - 1 - (best & 0xFFFFFFFF))
-    overlap = overlap.view(-1)
+        best = torch.full((scene.num_cells,), -1, device=overlap.device)
+        for runs in scene.pieces():
+            key = torch.add(last - number[runs], overlap[:, runs].view(torch.int32), alpha=1 << 32)
+            best.scatter_reduce_(0, scene.cells(runs).view(-1), key.view(-1), "amax")
+        return torch.where(best < 0, -1, last - (best & 0xFFFFFFFF))
+    cell, overlap = scene.cells().view(-1), overlap.view(-1)
     peak = overlap.new_zeros(scene.num_cells).scatter_reduce_(0, cell, overlap, "amax")
-    winning = torch.where(overlap == peak.index_select(0, cell), number.repeat(RUN_CELLS), runs)
-    best = torch.full((scene.num_cells,), runs, device=overlap.device).scatter_reduce_(0, cell, winning, "amin")
-    return torch.where(best == runs, -1, best)
+    winning = torch.where(overlap == peak.index_select(0, cell), number.repeat(RUN_CELLS), last + 1)
+    best = torch.full((scene.num_cells,), last + 1, device=overlap.device).scatter_reduce_(0, cell, winning, "amin")
+    return torch.where(best > last, -1, best)
