@@ -6,7 +6,7 @@ import torch
 from tests.losses.scenes import generator, make_targets, random_targets
 
 from boxwright.errors import ShapeError
-from boxwright.ops.candidates import lay_out_candidates
+from boxwright.ops.candidates import RUN_CELLS, lay_out_candidates
 from boxwright.ops.grid import grid_for_image
 from boxwright.structures import Candidates, Targets
 
@@ -111,3 +111,20 @@ def test_moving_to_a_device_keeps_the_host_counts():
 
     assert moved.run_first.device.type == "meta"
     assert moved.count == candidates.count
+
+
+def test_runs_are_short_stay_in_a_row_and_are_counted_by_object():
+    targets = random_targets(generator(3), (4, 0, 9), (64, 96), torch.float32)
+
+    laid_out = lay_out_candidates(targets, GRID)
+
+    assert laid_out.run_length.min() >= 1
+    assert laid_out.run_length.max() == RUN_CELLS  # the scene has boxes wider than four cells
+    assert int(laid_out.object_runs.sum()) == len(laid_out.run_length)
+    assert [sum(counts) for counts in laid_out.runs_of] == list(laid_out.runs)
+    assert laid_out.object_runs.tolist() == [count for image in laid_out.runs_of for count in image]
+    of_run = np.split(laid_out.run_length.numpy(), np.cumsum(laid_out.object_runs.numpy())[:-1])
+    assert [int(lengths.sum()) for lengths in of_run] == laid_out.object_cells.tolist()
+    rows = GRID.points[:, 1].repeat(3)
+    ends = laid_out.run_first + laid_out.run_length - 1
+    assert torch.equal(rows[laid_out.run_first], rows[ends])

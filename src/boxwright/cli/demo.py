@@ -40,9 +40,8 @@ SHORT_RUN = (
     "criterion.rules.main.terms.cls.gain=1.5",
 )
 FULL = Size(train=1200, val=120, epochs=9, settings=SHORT_RUN)  # about 11 000 images seen
-QUICK = Size(
-    train=48, val=12, epochs=2, settings=("augment.close_mosaic=1",)
-)  # shows that everything runs, learns nothing
+# Shows that everything runs, learns nothing.
+QUICK = Size(train=48, val=12, epochs=2, settings=("augment.close_mosaic=1",))
 
 
 def demo(

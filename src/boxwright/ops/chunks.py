@@ -6,9 +6,8 @@ from collections.abc import Sequence
 
 import torch
 
-CACHE_ELEMENTS = (
-    1 << 19
-)  # elementwise work on 2 MB of float32 stays in a core's cache; larger pieces run at memory speed
+# Elementwise work on 2 MB of float32 stays in a core's cache; larger pieces run at memory speed.
+CACHE_ELEMENTS = 1 << 19
 DEVICE_ELEMENTS = 1 << 27  # an accelerator prefers few large kernels; this only bounds the memory of temporaries
 
 
