@@ -23,7 +23,7 @@ demo: $(INSTALLED)  ## draw a dataset, train on it, evaluate, predict; about fiv
 test: $(INSTALLED)  ## all tests but the slow ones
 	$(VENV)/bin/python -m pytest -q
 
-test-slow: $(INSTALLED)  ## the slow tests: kill and resume, overfitting, large models
+test-slow: $(INSTALLED)  ## the slow tests: killed and resumed trainings, tracing, ten thousand files
 	$(VENV)/bin/python -m pytest -q -m slow
 
 check: $(INSTALLED)  ## lint, format, types, import rule
