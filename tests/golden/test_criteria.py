@@ -24,7 +24,6 @@ NOT_CRITERIA = {  # files of another form -> what reads them
     "architectures": "test_architectures.py",
     "terms": "test_terms.py",
     "numeric": "tests of the functions it lists",
-    "numeric_overlap": "test_terms.py",
 }
 RELATIVE = {torch.float64: 1e-6, torch.float32: 2e-4}
 GRADIENT = {torch.float64: 1e-6, torch.float32: 1e-3}  # of the tensor's gradient norm

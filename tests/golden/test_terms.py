@@ -79,7 +79,7 @@ def test_term(case, name, dtype):
 def test_overlap_of_numeric(name):
     path = FOLDER / "numeric.json"
     if not path.exists():
-        path = Path(__file__).parent / "numeric_overlap.json"
+        path = Path(__file__).parent / "numeric.json"
     table = json.loads(path.read_text(encoding="utf-8"))["iou_xyxy"]
 
     got = paired_overlap(torch.tensor(table["a"]), torch.tensor(table["b"]), name)
