@@ -21,7 +21,7 @@ demo: $(INSTALLED)  ## draw a dataset, train on it, evaluate, predict; about fiv
 	$(VENV)/bin/boxwright demo
 
 test: $(INSTALLED)  ## all tests but the slow ones
-	$(VENV)/bin/python -m pytest -q
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -n auto --dist loadfile
 
 test-slow: $(INSTALLED)  ## the slow tests: killed and resumed trainings, tracing, ten thousand files
 	$(VENV)/bin/python -m pytest -q -m slow

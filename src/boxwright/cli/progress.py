@@ -146,7 +146,7 @@ class PlainListener(ConsoleListener):
 def values_text(values: Mapping[str, float]) -> str:
     """Losses, learning rate, speed and time left, short enough for one line.
 
-    >>> values_text({"main/box": 1.23456, "lr": 0.001, "images/s": 31.4, "eta_s": 125})
+    >>> values_text({"main/box": 1.23456, "lr": 0.001, "images/s": 31.4, "eta_s": 125.0})
     'box 1.235  lr 1.00e-03  31 img/s  2:05 left'
     """
     parts = []
@@ -185,7 +185,7 @@ def epoch_cells(row: Mapping[str, float], epochs: int | None, pace: Mapping[str,
 def duration(seconds: float) -> str:
     """Minutes and seconds, hours where there are any.
 
-    >>> duration(3725), duration(65), duration(2.5)
+    >>> duration(3725.0), duration(65.0), duration(2.5)
     ('1:02:05', '1:05', '0:02')
     """
     minutes, rest = divmod(int(seconds), 60)
