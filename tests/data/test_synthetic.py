@@ -86,10 +86,10 @@ def test_classes_differ_by_shape_only(scenes):
         between = [feature[labels == k].mean() for k in range(len(NAMES))]
         standard_error = feature.std() / (len(labels) / len(NAMES)) ** 0.5
         assert np.abs(between - feature.mean()).max() < 3.3 * standard_error
-    # The shapes themselves do: a circle always fills pi / 4 of its box, a star far less than that.
+    # The shapes themselves do: a circle always fills pi / 4 of its box, a cross far less than that.
     fills = np.array(fills)
     assert np.abs(fills[labels == NAMES.index("circle")] - np.pi / 4).max() < 0.06
-    assert fills[labels == NAMES.index("star")].max() < 0.6
+    assert fills[labels == NAMES.index("cross")].max() < 0.6
 
 
 def test_objects_overlap_but_none_is_hidden(scenes):

@@ -2,7 +2,7 @@
 # SPDX-FileCopyrightText: The boxwright authors
 """Drawn scenes with exact labels: the dataset that needs no download.
 
-Five classes differ by shape only. Colour, size, place and tilt are drawn independently of the class; backgrounds
+Four classes differ by shape only. Colour, size, place and tilt are drawn independently of the class; backgrounds
 are textured and cluttered; objects overlap. A box is the full extent of its object, also where another one hides it,
 and at least `MIN_SHOWN` of every object stays in sight.
 """
@@ -22,7 +22,7 @@ from jaxtyping import Bool, Int64, UInt8
 from boxwright.data.sample import Instances
 from boxwright.errors import ConfigError, DataError
 
-NAMES = ("circle", "square", "triangle", "star", "cross")
+NAMES = ("circle", "square", "triangle", "cross")
 MIN_SIZE, MAX_SIZE = 0.09, 0.35  # long side of a box over the side of the image
 MIN_OBJECTS, MAX_OBJECTS = 2, 8
 MIN_SHOWN = 0.45  # share of an object's pixels
@@ -267,7 +267,6 @@ _OUTLINES = {
     "circle": _ring([1.0] * 72),
     "square": _ring([1.0] * 4, turn=math.pi / 4),
     "triangle": _ring([1.0] * 3, turn=-math.pi / 2),  # upright: y points down
-    "star": _ring([1.0, 0.42] * 5, turn=-math.pi / 2),
     "cross": np.array([
         (-_ARM, -1), (_ARM, -1), (_ARM, -_ARM), (1, -_ARM), (1, _ARM), (_ARM, _ARM),
         (_ARM, 1), (-_ARM, 1), (-_ARM, _ARM), (-1, _ARM), (-1, -_ARM), (-_ARM, -_ARM),
