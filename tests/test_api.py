@@ -91,7 +91,7 @@ def test_keywords_find_their_section_and_settings_take_whole_paths(data):
 
 
 def test_a_dataset_sets_the_number_of_classes(data):
-    assert bw.recipe("yolov8n", data=data).model.head.num_classes == 5
+    assert bw.recipe("yolov8n", data=data).model.head.num_classes == 4
     assert bw.recipe("yolov8n").model.head.num_classes == 80
 
 
@@ -180,7 +180,7 @@ def test_a_resumed_run_refuses_what_it_already_has(run, data, name):
 
 def test_load_takes_a_file_or_a_run_folder(run, model):
     other = bw.load(run.folder / "weights" / "last.safetensors")
-    assert other.names == model.names == ("circle", "square", "triangle", "star", "cross")
+    assert other.names == model.names == ("circle", "square", "triangle", "cross")
     state = read_state(run.folder / "weights" / "best.safetensors")
     for name, tensor in model.detector.state_dict().items():
         assert torch.equal(tensor, state[name]), name
@@ -252,8 +252,8 @@ def test_validation_repeats_what_training_measured(run, model):
 
 def test_validation_refuses_a_dataset_with_other_classes(model, tmp_path):
     other = draw_dataset(tmp_path / "scenes", train=1, val=1, imgsz=64, seed=0)
-    other.write_text(other.read_text().replace("star", "sun"))
-    with pytest.raises(ConfigError, match=r"expected the 5 classes of .*circle, square, triangle, star, cross"):
+    other.write_text(other.read_text().replace("cross", "sun"))
+    with pytest.raises(ConfigError, match=r"expected the 4 classes of .*circle, square, triangle, cross"):
         model.validate(other)
 
 

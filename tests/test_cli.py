@@ -210,7 +210,7 @@ def test_recipe_prints_yaml_that_reads_back(call):
 def test_recipe_takes_the_classes_from_the_dataset(call, scenes):
     _, text = call("recipe", "yolov8n", "--data", scenes)
     tree = yaml.safe_load(text)
-    assert tree["model"]["head"]["num_classes"] == 5
+    assert tree["model"]["head"]["num_classes"] == 4
     assert tree["data"]["source"] == str(scenes)
 
 
@@ -227,7 +227,7 @@ def test_draw_makes_a_dataset_that_check_accepts(call, tmp_path):
     status, text = call("check", "shapes", "--json", "report.json")
     assert status == 0
     assert re.search(r"^ images\s+3\s+2 *$", text, re.MULTILINE)
-    assert re.search(r"^ star\s+\d+\s+\d+\s+\d+\s+█*", text, re.MULTILINE)
+    assert re.search(r"^ cross\s+\d+\s+\d+\s+\d+\s+█*", text, re.MULTILINE)
     assert text.rstrip().splitlines()[-2] == "0 errors, 0 warnings: the dataset can be trained on"
     assert json.loads((tmp_path / "report.json").read_text())["ok"] is True
 

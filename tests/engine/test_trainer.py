@@ -131,7 +131,7 @@ def test_weights_are_the_average_and_load_alone(run, scenes):
     state = torch.load(result.folder / "state.pt", weights_only=True)
 
     assert json.loads(metadata["names"]) == ["circle", "square", "triangle", "cross"]
-    assert json.loads(metadata["class_ids"]) == [0, 1, 2, 3, 4]
+    assert json.loads(metadata["class_ids"]) == [0, 1, 2, 3]
     assert metadata["epoch"] == "2"
     rebuilt = from_yaml(Recipe, metadata["recipe"]).model.build()
     assert load_weights(rebuilt, result.folder / "weights" / "last.safetensors").complete
@@ -219,7 +219,7 @@ def test_batch_larger_than_the_dataset_is_clamped_and_said(tiny_recipe, tmp_path
 def test_wrong_number_of_classes_is_refused_and_leaves_no_folder(tiny_recipe, tmp_path):
     recipe = override(tiny_recipe(), ["model.head.num_classes=7"])
 
-    with pytest.raises(ConfigError, match=r"model.head.num_classes: expected 5, .* got 7"):
+    with pytest.raises(ConfigError, match=r"model.head.num_classes: expected 4, .* got 7"):
         Trainer(recipe, tmp_path / "run").fit()
     assert not (tmp_path / "run").exists()
 
