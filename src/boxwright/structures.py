@@ -2,18 +2,19 @@
 # SPDX-FileCopyrightText: The boxwright authors
 """The types that rooms hand to each other. Read this file first; it imports nothing of ours but the errors.
 
-Letters, the same in every file: B images, M target slots per image (padded), A candidates (grid cells of all levels),
-P matched pairs, C classes, R distance bins, N detections, H W input pixels. All types are frozen; nobody writes into
-their tensors.
-Boxes are xyxy pixels of the network input unless a name says otherwise.
+Letters, the same in every file: B images, M target slots per image (padded), A candidates (grid cells times priors of
+all levels, or queries), P matched pairs, C classes, K keypoints, R distance bins, Q mask coefficients, N detections,
+H W input pixels, h w mask grid. All types are frozen; nobody writes into their tensors.
+Boxes are xyxy pixels of the network input unless a name says otherwise; oriented boxes are (cx, cy, w, h, theta) with
+theta in radians.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Int32, Int64
 from torch import Tensor
 
 from boxwright.errors import ShapeError
@@ -21,13 +22,20 @@ from boxwright.errors import ShapeError
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """Candidate positions of a pyramid: level by level (fine to coarse), row by row."""
+    """Candidate positions of a pyramid: level by level (fine to coarse), row by row, then by prior.
+
+    With `prior_first` a level goes prior by prior and row by row inside each: the order of published YOLOv5 maps.
+    """
 
     points: Float[Tensor, "A 2"]  # px, cell centres as (x, y)
     strides: Float[Tensor, " A"]  # px
     level: Int64[Tensor, " A"]
     shapes: tuple[tuple[int, int], ...]  # (rows, columns) of each level
     level_strides: tuple[int, ...]  # px, one per level
+    prior_wh: Float[Tensor, "A 2"] | None = None  # px, anchor size of each candidate; None: one candidate per cell
+    level_priors: tuple[tuple[tuple[float, float], ...], ...] = ()  # px, host copy of each level's (width, height)
+    prior_first: bool = False
+    first_level: int = 0  # pyramid index of the first level here, for grids that hold one level of several
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -57,6 +65,7 @@ class Candidates:
     labels_below: int  # 1 + the largest label
     shapes: tuple[tuple[int, int], ...]  # grid this was laid out for
     level_strides: tuple[int, ...]
+    min_side: float = 0.0  # px; sides shorter than this were widened to it, for the containment test only
 
     @property
     def runs(self) -> tuple[int, ...]:
@@ -79,17 +88,26 @@ class Targets:
     """The labels of a batch, padded to M slots per image."""
 
     labels: Int64[Tensor, "B M"]  # class index, 0 in unused slots
-    boxes: Float[Tensor, "B M 4"]  # px xyxy
+    boxes: Float[Tensor, "B M box"]  # px xyxy, or px cx cy w h and radians
     valid: Bool[Tensor, "B M"]  # slot holds an object; never inferred from box values
     candidates: Candidates | None = None  # filled by `Criterion.prepare`; without it the step pays one host sync
+    weights: Float[Tensor, "B M"] | None = None  # factor on all contributions of an object; divisors do not change
+    instance_map: Int32[Tensor, "B h w"] | None = None  # 0 background, m + 1 for slot m; hidden parts are lost
+    masks: Bool[Tensor, "B M h w"] | None = None  # per-instance encoding, for those who need hidden parts
+    class_map: Int64[Tensor, "B h w"] | None = None  # semantic helper loss only
+    keypoints: Float[Tensor, "B M K 3"] | None = None  # px x, px y, visibility 0, 1 or 2
+    attributes: Mapping[str, Tensor] | None = None  # (B, M) int64, or (B, M, C_name) float; -1 is not labelled
+    ignore: Float[Tensor, "B I 4"] | None = None  # px xyxy; unmatched candidates there cost nothing; zeros are padding
+    prior_matches: "PriorMatches | None" = None  # filled by `Criterion.prepare` for anchor-based rules
 
     def __post_init__(self) -> None:
         _expect("Targets.labels", self.labels, 2, "(B, M)")
         _expect("Targets.boxes", self.boxes, 3, "(B, M, 4)")
         batch, slots = self.labels.shape
-        if tuple(self.boxes.shape) != (batch, slots, 4):
+        if tuple(self.boxes.shape) not in ((batch, slots, 4), (batch, slots, 5)):
             raise ShapeError(
-                f"Targets.boxes: expected (B, M, 4) = ({batch}, {slots}, 4), got {tuple(self.boxes.shape)}"
+                f"Targets.boxes: expected (B, M, 4) = ({batch}, {slots}, 4), or 5 numbers for oriented boxes, "
+                f"got {tuple(self.boxes.shape)}"
             )
         if self.valid.shape != self.labels.shape or self.valid.dtype != torch.bool:
             raise ShapeError(
@@ -98,16 +116,64 @@ class Targets:
             )
         if self.labels.dtype != torch.int64:
             raise ShapeError(f"Targets.labels: expected int64, got {self.labels.dtype}")
+        self._check_extras(batch, slots)
+
+    def _check_extras(self, batch: int, slots: int) -> None:
+        parts: dict[str, tuple[Tensor | None, tuple[int, ...], int]] = {
+            "weights": (self.weights, (batch, slots), 2),
+            "instance_map": (self.instance_map, (batch,), 3),
+            "masks": (self.masks, (batch, slots), 4),
+            "class_map": (self.class_map, (batch,), 3),
+            "keypoints": (self.keypoints, (batch, slots), 4),
+            "ignore": (self.ignore, (batch,), 3),
+            **{f"attributes[{name!r}]": (of, (batch, slots), of.ndim) for name, of in (self.attributes or {}).items()},
+        }
+        for name, (tensor, start, rank) in parts.items():
+            if tensor is not None and (tensor.ndim != rank or tuple(tensor.shape[: len(start)]) != start):
+                raise ShapeError(
+                    f"Targets.{name}: expected {rank} axes that start with {start}, got {tuple(tensor.shape)}"
+                )
+
+    @property
+    def oriented(self) -> bool:
+        """Whether boxes are (cx, cy, w, h, theta)."""
+        return self.boxes.shape[-1] == 5
 
     def to(self, device: torch.device | str) -> "Targets":
         """The same targets on another device."""
-        return replace(
-            self,
-            labels=self.labels.to(device, non_blocking=True),
-            boxes=self.boxes.to(device, non_blocking=True),
-            valid=self.valid.to(device, non_blocking=True),
-            candidates=None if self.candidates is None else self.candidates.to(device),
-        )
+        moved: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Tensor):
+                moved[field.name] = value.to(device, non_blocking=True)
+            elif isinstance(value, Mapping):
+                moved[field.name] = {name: part.to(device, non_blocking=True) for name, part in value.items()}
+            elif value is not None:
+                moved[field.name] = value.to(device)
+        return replace(self, **moved)
+
+
+@dataclass(frozen=True, slots=True)
+class PriorMatches:
+    """Every claim of an object on a prior (anchor), laid out on the host before the step.
+
+    Anchor-ratio matching depends on labels and anchors only. Rows are ordered level by level, and inside a level as the
+    matcher emits them: direction, then prior, then target row (spec/losses C.1).
+    """
+
+    image: Int64[Tensor, " P"]
+    anchor: Int64[Tensor, " P"]  # candidate index in the grid
+    target: Int64[Tensor, " P"]  # slot
+    level: Int64[Tensor, " P"]
+    box: Float[Tensor, "P 4"]  # (cx, cy, w, h) in cells, relative to the corner of the claimed cell
+    level_rows: tuple[int, ...]  # host-known number of rows of each level
+    shapes: tuple[tuple[int, int], ...]  # grid this was laid out for
+    level_priors: tuple[tuple[tuple[float, float], ...], ...]
+
+    def to(self, device: torch.device | str) -> "PriorMatches":
+        """The same rows on another device."""
+        names = ("image", "anchor", "target", "level", "box")
+        return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in names})
 
 
 @runtime_checkable  # the tests' run-time checks ask for it
@@ -115,9 +181,16 @@ class Decoder(Protocol):
     """Reads raw box outputs as boxes; its forms live in `ops/decode.py`."""
 
     def __call__(
-        self, raw: Float[Tensor, "*n raw"], points: Float[Tensor, "*n 2"], strides: Float[Tensor, "*n"]
-    ) -> Float[Tensor, "*n 4"]:
-        """Boxes, px xyxy, of raw outputs at grid points (px) with strides (px)."""
+        self,
+        raw: Float[Tensor, "*n raw"],
+        points: Float[Tensor, "*n 2"],
+        strides: Float[Tensor, "*n"],
+        extra: Float[Tensor, "*n"] | Float[Tensor, "*n 2"] | None = None,
+    ) -> Float[Tensor, "*n box"]:
+        """Boxes, px xyxy (oriented: px cx cy w h and radians), of raw outputs at grid points (px) with strides (px).
+
+        `extra` is what a form needs beside: the angle of oriented boxes, the prior size (px) of anchor-based ones.
+        """
         ...
 
 
@@ -140,38 +213,87 @@ class Assignment:
 
 @dataclass(frozen=True, slots=True)
 class MatchedRows:
-    """Raw box outputs of the matched candidates, gathered once for all terms of a rule."""
+    """Raw outputs of the matched candidates, gathered once for all terms of a rule; at least float32, with gradient."""
 
     pairs: Assignment
-    box_raw: Float[Tensor, "P raw"]  # at least float32, with gradient
+    box_raw: Float[Tensor, "P raw"]
+    logits: Float[Tensor, "P C"] | None = None  # gathered only from a `Predictions.table`
+    mask_coefs: Float[Tensor, "P Q"] | None = None
+    objectness: Float[Tensor, "B A"] | None = None  # the whole plane, with the gradient that goes to the table
 
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """Raw outputs of one head (or decoder layer) for a batch, and how to read them."""
+    """Raw outputs of one head (or decoder layer, or pyramid level) for a batch, and how to read them."""
 
     logits: Float[Tensor, "B A C"]  # raw class scores; may be a strided view of the head's maps
     box_raw: Float[Tensor, "B A raw"]
     decoder: Decoder
-    grid: Grid
-    role: str = "main"  # "main", "one2many", "one2one", ...
+    grid: Grid | None = None  # None for queries
+    role: str = "main"  # "main", "one2many", "one2one", "decoder", "encoder", "denoise"
     layer: int = 0
     matched: MatchedRows | None = None  # set by the criterion for the assignment its terms share
+    input_size: tuple[int, int] | None = None  # (H, W) px, where there is no grid to tell
+    exclusive: bool = False  # classes exclude one another: scores by softmax and not by sigmoid
+    objectness: Float[Tensor, "B A"] | None = None  # raw
+    # Rows (box_raw, objectness, logits, mask_coefs) of which the fields of those names are views: the loss then writes
+    # one gradient for all of them.
+    table: Float[Tensor, "B A columns"] | None = None
+    mask_coefs: Float[Tensor, "B A Q"] | None = None
+    prototypes: Float[Tensor, "B Q h w"] | None = None
+    keypoints_raw: Float[Tensor, "B A K D"] | None = None  # D: x, y and, with 3, a raw visibility
+    keypoint_scale: Float[Tensor, "B A K 2"] | None = None  # raw spread of each keypoint (newer pose heads)
+    angle: Float[Tensor, "B A"] | None = None  # radians
+    attribute_logits: Mapping[str, Tensor] | None = None  # name -> (B, A, C_name), raw
+    semantic_logits: Float[Tensor, "B C h w"] | None = None  # helper head of newer segmentation models
+    known: Assignment | None = None  # pairs fixed by construction: denoising queries
 
     def __post_init__(self) -> None:
         _expect("Predictions.logits", self.logits, 3, "(B, A, C)")
         _expect("Predictions.box_raw", self.box_raw, 3, "(B, A, n)")
-        anchors = self.grid.points.shape[0]
-        for name, tensor in (("logits", self.logits), ("box_raw", self.box_raw)):
-            if tensor.shape[1] != anchors or tensor.shape[0] != self.logits.shape[0]:
+        batch = self.logits.shape[0]
+        anchors = self.logits.shape[1] if self.grid is None else self.grid.points.shape[0]
+        where = "" if self.grid is None else f" for the grid's {anchors} cells"
+        parts: dict[str, Tensor | None] = {
+            "logits": self.logits,
+            "box_raw": self.box_raw,
+            "objectness": self.objectness,
+            "table": self.table,
+            "mask_coefs": self.mask_coefs,
+            "keypoints_raw": self.keypoints_raw,
+            "keypoint_scale": self.keypoint_scale,
+            "angle": self.angle,
+            **{f"attribute_logits[{name!r}]": part for name, part in (self.attribute_logits or {}).items()},
+        }
+        for name, tensor in parts.items():
+            if tensor is not None and tuple(tensor.shape[:2]) != (batch, anchors):
                 raise ShapeError(
-                    f"Predictions.{name}: expected (B, A, ...) = ({self.logits.shape[0]}, {anchors}, ...) "
-                    f"for the grid's {anchors} cells, got {tuple(tensor.shape)}"
+                    f"Predictions.{name}: expected (B, A, ...) = ({batch}, {anchors}, ...){where}, "
+                    f"got {tuple(tensor.shape)}"
                 )
 
     @property
+    def cells(self) -> Grid:
+        """The grid.
+
+        Raises:
+            ShapeError: these are queries, which have none.
+        """
+        if self.grid is None:
+            raise ShapeError(f"Predictions.grid: expected the grid of a dense head, got None for role '{self.role}'")
+        return self.grid
+
+    @property
     def image_size(self) -> tuple[int, int]:
-        """(H, W) of the network input in pixels."""
+        """(H, W) of the network input in pixels.
+
+        Raises:
+            ShapeError: neither a grid nor `input_size` tells.
+        """
+        if self.input_size is not None:
+            return self.input_size
+        if self.grid is None:
+            raise ShapeError("Predictions.input_size: expected (H, W) in pixels for predictions without a grid")
         return self.grid.image_size
 
     @property
@@ -180,31 +302,69 @@ class Predictions:
         return self.role if self.layer == 0 else f"{self.role}{self.layer}"
 
     @property
-    def boxes(self) -> Float[Tensor, "B A 4"]:
-        """Every candidate's box, px xyxy, decoded without gradient in at least float32."""
+    def boxes(self) -> Float[Tensor, "B A box"]:
+        """Every candidate's box, px, decoded without gradient in at least float32."""
         return self.boxes_of(slice(None))
 
-    def boxes_of(self, images: slice) -> Float[Tensor, "b A 4"]:
-        """Every candidate's box of some images, px xyxy, decoded without gradient in at least float32."""
+    def boxes_of(self, images: slice) -> Float[Tensor, "b A box"]:
+        """Every candidate's box of some images, px, decoded without gradient in at least float32."""
         with torch.no_grad():
             raw = at_least_float32(self.box_raw[images])
             shape = raw.shape[:2]
+            if self.grid is None:
+                return self.decoder(raw, *self._size_as_cell(raw, shape))
             points = self.grid.points.to(raw.dtype).expand(*shape, 2)
-            return self.decoder(raw, points, self.grid.strides.to(raw.dtype).expand(shape))
+            extra = self._extra((images,))
+            return self.decoder(raw, points, self.grid.strides.to(raw.dtype).expand(shape), extra)
 
     def raw_at(self, pairs: Assignment) -> Float[Tensor, "P raw"]:
         """Raw outputs of the matched candidates, at least float32, with gradient; zeros where a pair is not valid."""
         if self.matched is not None and self.matched.pairs is pairs:
             return self.matched.box_raw
-        raw = at_least_float32(self.box_raw[pairs.image, pairs.anchor])
-        # An unused slot may point at any cell: its values must not reach a gradient (0 * inf is NaN).
-        return torch.where(pairs.valid[:, None], raw, torch.zeros_like(raw))
+        return rows_at(self.box_raw, pairs)
 
-    def boxes_at(self, pairs: Assignment) -> Float[Tensor, "P 4"]:
-        """Boxes of the matched candidates, px xyxy, with gradient; a harmless constant where a pair is not valid."""
+    def logits_at(self, pairs: Assignment) -> Float[Tensor, "P C"]:
+        """Class logits of the matched candidates, at least float32, with gradient; zeros where a pair is not valid."""
+        if self.matched is not None and self.matched.pairs is pairs and self.matched.logits is not None:
+            return self.matched.logits
+        return rows_at(self.logits, pairs)
+
+    def coefs_at(self, pairs: Assignment) -> Float[Tensor, "P Q"]:
+        """Mask coefficients of the matched candidates, at least float32, with gradient; zeros where not valid.
+
+        Raises:
+            ShapeError: there are none.
+        """
+        if self.mask_coefs is None:
+            raise ShapeError(f"Predictions.mask_coefs: expected (B, A, Q), got None for role '{self.role}'")
+        if self.matched is not None and self.matched.pairs is pairs and self.matched.mask_coefs is not None:
+            return self.matched.mask_coefs
+        return rows_at(self.mask_coefs, pairs)
+
+    def boxes_at(self, pairs: Assignment) -> Float[Tensor, "P box"]:
+        """Boxes of the matched candidates, px, with gradient; a harmless constant where a pair is not valid."""
         raw = self.raw_at(pairs)
+        if self.grid is None:
+            return self.decoder(raw, *self._size_as_cell(raw, raw.shape[:1]))
         points, strides = self.grid.points[pairs.anchor], self.grid.strides[pairs.anchor]
-        return self.decoder(raw, points.to(raw.dtype), strides.to(raw.dtype))
+        if self.angle is not None:
+            extra: Tensor | None = rows_at(self.angle, pairs)
+        else:
+            extra = None if self.grid.prior_wh is None else self.grid.prior_wh[pairs.anchor].to(raw.dtype)
+        return self.decoder(raw, points.to(raw.dtype), strides.to(raw.dtype), extra)
+
+    def _extra(self, images: tuple[slice]) -> Tensor | None:
+        if self.angle is not None:
+            return at_least_float32(self.angle[images])
+        if self.grid is None or self.grid.prior_wh is None:
+            return None
+        raw = at_least_float32(self.box_raw[images][..., :0])
+        return self.grid.prior_wh.to(raw.dtype).expand(*raw.shape[:2], 2)
+
+    def _size_as_cell(self, raw: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
+        """For queries a decoder's point is the image's (W, H) and its stride is 1."""
+        height, width = self.image_size
+        return raw.new_tensor((float(width), float(height))).expand(*shape, 2), raw.new_ones(()).expand(shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,8 +380,8 @@ class LossItem:
     """One term of one role: contributions are weighted and normalised, their sum is the term's value before gain."""
 
     name: str  # "main/box"
-    contributions: Float[Tensor, "..."]  # (P,) or (B, A)
-    gain: float
+    contributions: Float[Tensor, "..."]  # (P,) or (B, A), or (B,) for a term on whole images
+    gain: float  # of the term, times the scale of its rule at this point of the training
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,6 +477,16 @@ class Detections:
 def at_least_float32(tensor: Tensor) -> Tensor:
     """The tensor in float32, or unchanged when it is already float32 or float64."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+def rows_at(dense: Float[Tensor, "B A ..."], pairs: Assignment) -> Float[Tensor, "P ..."]:
+    """dense[image, anchor] of every pair in at least float32, with gradient; zeros where a pair is not valid.
+
+    An unused slot may point at any cell: its values must not reach a gradient (0 * inf is NaN).
+    """
+    rows = at_least_float32(dense[pairs.image, pairs.anchor])
+    valid = pairs.valid.view(-1, *[1] * (rows.ndim - 1))
+    return torch.where(valid, rows, torch.zeros_like(rows))
 
 
 def _xywh(box: list[float]) -> list[float]:

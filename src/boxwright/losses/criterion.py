@@ -13,8 +13,8 @@ from torch import Tensor
 from boxwright.config import component
 from boxwright.errors import ConfigError, ShapeError
 from boxwright.losses.assign import Assigner
+from boxwright.losses.factors import with_factors
 from boxwright.losses.terms import Term
-from boxwright.ops.candidates import lay_out_candidates
 from boxwright.ops.collective import sum_over_ranks, world_size
 from boxwright.ops.rows import take_rows
 from boxwright.structures import Assignment, Grid, LossBreakdown, LossItem, MatchedRows, Outputs, Predictions, Targets
@@ -36,11 +36,32 @@ AnyAssigner = Annotated[
 
 
 @component
+class Linear:
+    """A factor that moves evenly from `start` at the first epoch to `end` at the last."""
+
+    kind: Literal["linear"] = "linear"
+    start: float
+    end: float
+
+    def at(self, progress: float) -> float:
+        """The factor when a share `progress` (0 to 1) of the training is done; progress beyond 1 stays at the end."""
+        return max(1.0 - progress, 0.0) * (self.start - self.end) + self.end
+
+
+Schedule = float | Linear
+
+
+def value_at(schedule: Schedule, progress: float) -> float:
+    """A constant as it is, a schedule at this progress."""
+    return schedule.at(progress) if isinstance(schedule, Linear) else float(schedule)
+
+
+@component
 class Weighted:
     """A term and the factor its value enters the loss with."""
 
     term: AnyTerm
-    gain: float = 1.0
+    gain: Schedule = 1.0
 
 
 @component
@@ -49,6 +70,7 @@ class Rule:
 
     assigner: AnyAssigner
     terms: dict[str, Weighted]
+    scale: Schedule = 1.0  # of the whole rule, for branches that fade in or out
 
 
 @component
@@ -58,15 +80,20 @@ class Criterion:
     rules: dict[str, Rule]
     batch_scale: bool = True  # total = images in the batch * sum of the items, as the YOLO recipes assume
 
-    def prepare(self, targets: Targets, grid: Grid) -> Targets:
-        """The targets with their candidate pairs laid out on the host, so that the step needs no sync.
+    def prepare(self, targets: Targets, grid: Grid | None) -> Targets:
+        """The targets with everything laid out on the host that labels and grid decide, so that the step needs no sync.
 
-        Call it after collate and any change of image size, before the move to the device.
+        Call it after collate and any change of image size, before the move to the device. What is already laid out
+        stays as it is.
 
         Raises:
             ShapeError: a valid slot has a negative label or a box that is not finite.
         """
-        return _with_candidates(targets, grid)
+        for rule in self.rules.values():
+            lay_out = getattr(rule.assigner, "prepare", None)
+            if lay_out is not None and grid is not None:
+                targets = lay_out(targets, grid)
+        return targets
 
     def __call__(self, outputs: Outputs, targets: Targets, progress: float = 0.0) -> LossBreakdown:
         """The loss of a step. Targets that were not prepared for this grid's shapes cost one host sync.
@@ -74,13 +101,13 @@ class Criterion:
         Args:
             outputs: what the model returned; half precision is computed in float32, float64 stays float64.
             targets: the labels, on the device of the outputs.
-            progress: finished share of the training, 0 to 1; rules that fade in or out read it.
+            progress: finished share of the training, 0 to 1; gains and rules that fade in or out read it.
 
         Raises:
             ConfigError: a role has no rule.
             ShapeError: targets and predictions do not belong together (batch, grid or classes).
         """
-        targets = _with_candidates(targets, outputs.final.grid) if targets.candidates is None else targets
+        targets = self.prepare(targets, outputs.final.grid)
         items: list[LossItem] = []
         assignments: dict[str, Assignment] = {}
         with torch.autocast(outputs.final.logits.device.type, enabled=False):
@@ -91,9 +118,12 @@ class Criterion:
                 assignments[preds.label] = pairs
                 rows = take_rows(preds.box_raw, pairs.image, pairs.anchor, pairs.valid)
                 shared = replace(preds, matched=MatchedRows(pairs, rows))
+                scale = value_at(rule.scale, progress)
                 for name, weighted in rule.terms.items():
                     contributions = weighted.term(shared, targets, pairs)
-                    items.append(LossItem(f"{preds.label}/{name}", contributions, weighted.gain))
+                    contributions = with_factors(contributions, weighted.term, shared, targets, pairs)
+                    gain = scale * value_at(weighted.gain, progress)
+                    items.append(LossItem(f"{preds.label}/{name}", contributions, gain))
         return LossBreakdown(tuple(items), assignments, self._scale(outputs.final))
 
     def _rule(self, role: str) -> Rule:
@@ -111,33 +141,11 @@ class Criterion:
         if ranks == 1:
             return float(images)
         # A tensor: reading the sum of the ranks' images on the host would be a sync.
-        return ranks * sum_over_ranks(preds.grid.strides.new_tensor(float(images)))
-
-
-def _with_candidates(targets: Targets, grid: Grid) -> Targets:
-    return replace(targets, candidates=lay_out_candidates(targets, grid).to(targets.boxes.device))
+        count = torch.full((), float(images), dtype=torch.float32, device=preds.logits.device)
+        return ranks * sum_over_ranks(count)
 
 
 def _check(preds: Predictions, targets: Targets) -> None:
-    candidates = targets.candidates
-    assert candidates is not None
-    batch, _, classes = preds.logits.shape
+    batch = preds.logits.shape[0]
     if targets.labels.shape[0] != batch:
         raise ShapeError(f"Targets: expected {batch} images as in the predictions, got {targets.labels.shape[0]}")
-    grid = preds.grid
-    if (candidates.shapes, candidates.level_strides) != (grid.shapes, grid.level_strides):
-        raise ShapeError(
-            f"Targets.candidates: expected a layout for levels {grid.shapes} with strides {grid.level_strides} as in "
-            f"the predictions, got {candidates.shapes} with {candidates.level_strides}; "
-            "call `Criterion.prepare` with the predictions' grid"
-        )
-    if (len(candidates.cells), candidates.slots) != tuple(targets.labels.shape):
-        raise ShapeError(
-            f"Targets.candidates: expected a layout for (B, M) = {tuple(targets.labels.shape)}, got "
-            f"{(len(candidates.cells), candidates.slots)}; call `Criterion.prepare` again after changing the targets"
-        )
-    if candidates.labels_below > classes:
-        raise ShapeError(
-            f"Targets.labels: expected class indices below {classes}, the number of classes the predictions have, "
-            f"got {candidates.labels_below - 1}"
-        )

@@ -48,6 +48,30 @@ def lay_out_candidates(targets: Targets, grid: Grid) -> Candidates:
     )
 
 
+def check_candidates(candidates: Candidates, targets: Targets, grid: Grid, classes: int) -> None:
+    """Raises when a layout was made for other targets, another grid, or labels that the predictions do not have.
+
+    Raises:
+        ShapeError: saying which.
+    """
+    if (candidates.shapes, candidates.level_strides) != (grid.shapes, grid.level_strides):
+        raise ShapeError(
+            f"Targets.candidates: expected a layout for levels {grid.shapes} with strides {grid.level_strides} as in "
+            f"the predictions, got {candidates.shapes} with {candidates.level_strides}; "
+            "call `Criterion.prepare` with the predictions' grid"
+        )
+    if (len(candidates.cells), candidates.slots) != tuple(targets.labels.shape):
+        raise ShapeError(
+            f"Targets.candidates: expected a layout for (B, M) = {tuple(targets.labels.shape)}, got "
+            f"{(len(candidates.cells), candidates.slots)}; call `Criterion.prepare` again after changing the targets"
+        )
+    if candidates.labels_below > classes:
+        raise ShapeError(
+            f"Targets.labels: expected class indices below {classes}, the number of classes the predictions have, "
+            f"got {candidates.labels_below - 1}"
+        )
+
+
 def _on_host(targets: Targets) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     # One copy, so that targets on a device cost one sync and not three.
     parts = (targets.boxes, targets.labels[..., None].to(targets.boxes.dtype), targets.valid[..., None])

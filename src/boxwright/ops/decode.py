@@ -24,7 +24,11 @@ class Distance:
     num_bins: int = 16
 
     def __call__(
-        self, raw: Float[Tensor, "*n raw"], points: Float[Tensor, "*n 2"], strides: Float[Tensor, "*n"]
+        self,
+        raw: Float[Tensor, "*n raw"],
+        points: Float[Tensor, "*n 2"],
+        strides: Float[Tensor, "*n"],
+        extra: Float[Tensor, "*n"] | Float[Tensor, "*n 2"] | None = None,
     ) -> Float[Tensor, "*n 4"]:
         """Boxes, px xyxy, of raw outputs at points (px) with strides (px)."""
         return decode_distances(points, expected_distance(raw, self.num_bins) * strides[..., None])

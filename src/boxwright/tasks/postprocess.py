@@ -104,7 +104,7 @@ def finish(
 
 def _decode(preds: Predictions, image: Tensor, anchor: Tensor) -> Tensor:
     raw = at_least_float32(preds.box_raw[image, anchor])
-    points, strides = preds.grid.points[anchor].to(raw.dtype), preds.grid.strides[anchor].to(raw.dtype)
+    points, strides = preds.cells.points[anchor].to(raw.dtype), preds.cells.strides[anchor].to(raw.dtype)
     return preds.decoder(raw, points, strides)
 
 

@@ -2,6 +2,7 @@
 # SPDX-FileCopyrightText: The boxwright authors
 """Task-aligned assignment: each object takes the candidates that score and fit best together."""
 
+from dataclasses import replace
 from typing import Annotated, Literal, NamedTuple
 
 import torch
@@ -10,11 +11,11 @@ from torch import Tensor
 
 from boxwright.config import component
 from boxwright.errors import ConfigError
-from boxwright.ops.candidates import RUN_CELLS, lay_out_candidates
+from boxwright.ops.candidates import RUN_CELLS, check_candidates, lay_out_candidates
 from boxwright.ops.chunks import image_chunks, pieces
 from boxwright.ops.collective import sum_over_ranks
 from boxwright.ops.overlap import BoxPlanes, OverlapName, overlap_of_planes
-from boxwright.structures import Assignment, Candidates, Predictions, Targets, at_least_float32
+from boxwright.structures import Assignment, Candidates, Grid, Predictions, Targets, at_least_float32
 
 PEAK_EPSILON = 1e-9  # unit of the metric; keeps 0 / 0 away from an object whose best metric is 0 (spec/losses C.2.8)
 EVERY = slice(None)
@@ -49,10 +50,18 @@ class TaskAligned:
         if self.topk < 1:
             raise ConfigError(f"TaskAligned.topk: expected at least 1, got {self.topk}")
 
+    def prepare(self, targets: Targets, grid: Grid) -> Targets:
+        """The targets with their candidate pairs laid out on the host; unchanged where that was done."""
+        if targets.candidates is not None:
+            return targets
+        return replace(targets, candidates=lay_out_candidates(targets, grid).to(targets.boxes.device))
+
     @torch.no_grad()
     def __call__(self, preds: Predictions, targets: Targets) -> Assignment:
         """Pairs, with at most `topk` slots for each object; targets without prepared candidates cost one host sync."""
-        candidates = targets.candidates or lay_out_candidates(targets, preds.grid).to(targets.boxes.device)
+        candidates = self.prepare(targets, preds.cells).candidates
+        assert candidates is not None
+        check_candidates(candidates, targets, preds.cells, preds.logits.shape[-1])
         scene = _Scene.of(preds, targets, candidates, self.overlap)
         overlap, metric = self._score(scene)
         pair, alive = self._best(scene, metric)

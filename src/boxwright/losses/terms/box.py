@@ -62,7 +62,7 @@ class DistanceBins:
             return torch.zeros_like(pairs.weight)
         raw = preds.raw_at(pairs)
         wanted = targets.boxes[pairs.image, pairs.target].to(raw.dtype)
-        points, strides = (of[pairs.anchor].to(raw.dtype) for of in (preds.grid.points, preds.grid.strides))
+        points, strides = (of[pairs.anchor].to(raw.dtype) for of in (preds.cells.points, preds.cells.strides))
         missing = distribution_focal(raw, encode_distances(points, wanted) / strides[:, None])
         return torch.where(pairs.valid, missing, torch.zeros_like(missing)) * pairs.share
 
@@ -70,7 +70,7 @@ class DistanceBins:
 def in_unit(boxes: Float[Tensor, "P 4"], preds: Predictions, pairs: Assignment, unit: Unit) -> Float[Tensor, "P 4"]:
     """Pixel boxes of matched pairs in the unit an overlap is defined in."""
     if unit == "cell":
-        return boxes / preds.grid.strides[pairs.anchor].to(boxes.dtype)[:, None]
+        return boxes / preds.cells.strides[pairs.anchor].to(boxes.dtype)[:, None]
     if unit == "normalized":
         height, width = preds.image_size
         return boxes / boxes.new_tensor((width, height, width, height))

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: The boxwright authors
+"""Factors on contributions that labels decide: weights of objects, and ignore regions. One place for every term."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from boxwright.errors import ShapeError
+from boxwright.structures import Assignment, Predictions, Targets
+
+
+def with_factors(
+    contributions: Float[Tensor, "*n"], term: Any, preds: Predictions, targets: Targets, pairs: Assignment
+) -> Float[Tensor, "*n"]:
+    """Contributions times the weight of the object they belong to; none from background inside an ignore region.
+
+    A term says what its contributions belong to by its class variable `scope`: "pair" (P,), "candidate" (B, A),
+    "image", or "own" when it applies factors itself. Without it the shape decides. Divisors do not change.
+
+    Raises:
+        ShapeError: contributions of a shape that belongs to nothing.
+    """
+    if targets.weights is None and targets.ignore is None:
+        return contributions
+    scope = getattr(term, "scope", None) or _scope_of(contributions, preds, pairs)
+    if scope in ("own", "image"):
+        return contributions
+    if scope == "pair":
+        return contributions if targets.weights is None else contributions * _of_pairs(targets.weights, pairs)
+    factor = candidate_factors(preds, targets, pairs)
+    # Not a product: what is ignored may be infinite.
+    return torch.where(factor == 0, torch.zeros_like(contributions), contributions * factor.to(contributions.dtype))
+
+
+def candidate_factors(preds: Predictions, targets: Targets, pairs: Assignment) -> Float[Tensor, "B A"]:
+    """Factor of every candidate: its object's weight where matched, else 0 inside an ignore region and 1 elsewhere."""
+    batch, anchors = preds.logits.shape[:2]
+    factor = torch.ones(batch, anchors, dtype=pairs.weight.dtype, device=preds.logits.device)
+    if targets.ignore is not None:
+        factor = factor.masked_fill(_inside(preds, targets.ignore), 0.0)
+    # Pairs that are not valid write to a place behind the last candidate.
+    place = torch.where(pairs.valid, pairs.image * anchors + pairs.anchor, batch * anchors)
+    matched = torch.ones_like(pairs.weight) if targets.weights is None else _of_pairs(targets.weights, pairs)
+    flat = torch.cat((factor.flatten(), factor.new_zeros(1))).scatter(0, place, matched.to(factor.dtype))
+    return flat[:-1].view(batch, anchors)
+
+
+def _of_pairs(weights: Tensor, pairs: Assignment) -> Tensor:
+    of = weights[pairs.image, pairs.target].to(pairs.weight.dtype)
+    return torch.where(pairs.valid, of, torch.ones_like(of))
+
+
+def _inside(preds: Predictions, regions: Tensor) -> Tensor:
+    """(B, A) whether a cell's centre lies in a region; for queries, more than half of the predicted box."""
+    inside = torch.zeros(preds.logits.shape[:2], dtype=torch.bool, device=preds.logits.device)
+    boxes = None if preds.grid is not None else preds.boxes
+    for region in regions.unbind(dim=1):  # one at a time: nothing of size (images, regions, candidates)
+        x1, y1, x2, y2 = region[:, None].unbind(dim=-1)
+        if boxes is None:
+            x, y = preds.cells.points.unbind(dim=-1)
+            inside |= (x > x1) & (x < x2) & (y > y1) & (y < y2)
+            continue
+        wide = torch.minimum(boxes[..., 2], x2) - torch.maximum(boxes[..., 0], x1)
+        high = torch.minimum(boxes[..., 3], y2) - torch.maximum(boxes[..., 1], y1)
+        area = (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
+        inside |= wide.clamp(min=0) * high.clamp(min=0) > 0.5 * area
+    return inside
+
+
+def _scope_of(contributions: Tensor, preds: Predictions, pairs: Assignment) -> str:
+    if tuple(contributions.shape) == tuple(preds.logits.shape[:2]):
+        return "candidate"
+    if tuple(contributions.shape) == tuple(pairs.weight.shape):
+        return "pair"
+    raise ShapeError(
+        f"a term's contributions: expected (P,) = {tuple(pairs.weight.shape)} or (B, A) = "
+        f"{tuple(preds.logits.shape[:2])}, got {tuple(contributions.shape)}"
+    )
