@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-BLOCK = 512  # candidates compared with each other at once: 512 x 512 floats stay in cache
+BLOCK = 128  # candidates compared with each other at once: small, so that what the kept boxes suppress is cleared early
 
 
 def nms(

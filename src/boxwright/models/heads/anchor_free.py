@@ -43,6 +43,7 @@ class AnchorFree(nn.Module):
         if config.num_bins > 1:
             bins = torch.arange(config.num_bins, dtype=torch.get_default_dtype())
             self.bins = nn.Parameter(bins.view(1, config.num_bins, 1, 1), requires_grad=False)
+        self.exclusive = config.exclusive
         self.strides = tuple(strides)
         self.decoder = Distance(num_bins=config.num_bins)
         self.reset_bias()
@@ -70,11 +71,14 @@ class AnchorFree(nn.Module):
 
     def forward(self, maps: tuple[Float[Tensor, "B _ _ _"], ...], image_size: tuple[int, int]) -> Outputs:
         """Raw predictions of every cell of the maps of an image of (height, width) pixels."""
-        boxes = [branch(x) for branch, x in zip(self.box_branches, maps, strict=True)]
-        logits = [branch(x) for branch, x in zip(self.class_branches, maps, strict=True)]
+        boxes = [_apply(branch, x) for branch, x in zip(self.box_branches, maps, strict=True)]
+        logits = [_apply(branch, x) for branch, x in zip(self.class_branches, maps, strict=True)]
         joined = join_levels(logits)
         grid = _grid(image_size, self.strides, joined)
-        return Outputs(Predictions(logits=joined, box_raw=join_levels(boxes), decoder=self.decoder, grid=grid))
+        raw = join_levels(boxes)
+        return Outputs(
+            Predictions(logits=joined, box_raw=raw, decoder=self.decoder, grid=grid, exclusive=self.exclusive)
+        )
 
 
 def join_levels(maps: Sequence[Float[Tensor, "B n _ _"]]) -> Float[Tensor, "B A n"]:
@@ -86,11 +90,15 @@ def join_levels(maps: Sequence[Float[Tensor, "B n _ _"]]) -> Float[Tensor, "B A 
 
 @component
 class AnchorFreeConfig:
-    """How many classes, and how many bins each distance has (reach: bins - 1 strides per side)."""
+    """How many classes, whether they exclude one another, and how many bins each distance has.
+
+    A distance reaches bins - 1 strides per side.
+    """
 
     kind: Literal["anchor_free"] = "anchor_free"
     num_classes: int = 80
     num_bins: int = 16
+    exclusive: bool = False  # classes exclude one another: scores by softmax, in the loss as in decoding
 
     def __post_init__(self) -> None:
         if self.num_classes < 1:
@@ -117,6 +125,19 @@ def _kept_grid(image_size: tuple[int, int], strides: tuple[int, ...], device: to
 
 def _branch(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(Conv(inputs, hidden, 3), Conv(hidden, hidden, 3), nn.Conv2d(hidden, outputs, 1))
+
+
+def _apply(branch: nn.Module, x: Tensor) -> Tensor:
+    """The branch, its last layer in float32 under autocast.
+
+    bfloat16 has 8 bits: rounded class logits tie in the ranking, and rounded bins move distances by 1/16 of a cell.
+    """
+    first, second, last = branch  # type: ignore[misc]
+    hidden: Tensor = second(first(x))
+    if not torch.is_autocast_enabled(x.device.type):
+        return last(hidden)  # type: ignore[no-any-return]
+    with torch.autocast(x.device.type, enabled=False):
+        return last(hidden.float())  # type: ignore[no-any-return]
 
 
 def _bias(branch: nn.Module) -> Tensor:
