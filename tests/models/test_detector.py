@@ -136,7 +136,7 @@ def test_bf16_autocast_stays_close_to_fp32():
         with torch.autocast("cpu", torch.bfloat16):
             rounded = model(images).final
 
-    assert rounded.logits.dtype == torch.bfloat16
+    assert rounded.logits.dtype == rounded.box_raw.dtype == torch.float32  # the last layer is not rounded
     # 8 bits of mantissa through some 20 layers: a few per cent of the spread
     assert (rounded.logits.float() - exact.logits).abs().max() < 0.05 * exact.logits.std() + 0.05
     assert (rounded.boxes - exact.boxes).abs().max() < 4.0  # px of boxes about 120 px wide
