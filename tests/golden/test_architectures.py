@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from boxwright.models.backbones.csp import CSPConfig
 from boxwright.models.detector import Detector, DetectorConfig
 from boxwright.models.necks.pan import PANConfig
 from boxwright.presets.yolov8 import yolov8_model
@@ -18,8 +19,14 @@ FOLDER = Path(os.environ.get("BOXWRIGHT_GOLDEN") or Path(__file__).parent)
 FILE = FOLDER / "architectures.json"
 PUBLISHED_NAMES = {"AnchorFree": "Detect"}  # our class name -> the table's
 
-# Not a preset, but nothing except data: one more level at the fine end.
-VARIANTS = {"yolov8n-p2/detect": DetectorConfig(neck=PANConfig(widths=(32, 64, 128, 256)))}
+# Not presets, but nothing except data: one more level at the fine or at the coarse end.
+VARIANTS = {
+    "yolov8n-p2/detect": DetectorConfig(neck=PANConfig(widths=(32, 64, 128, 256))),
+    "yolov8n-p6/detect": DetectorConfig(
+        backbone=CSPConfig(widths=(16, 32, 64, 128, 192, 256), depths=(1, 2, 2, 1, 1)),
+        neck=PANConfig(block="c2", widths=(64, 128, 192, 256)),
+    ),
+}
 NAMES = [
     *(f"yolov8{size}/detect" for size in "nsmlx"),
     *(f"yolov8n/detect-nc{count}" for count in (1, 2, 3, 20)),

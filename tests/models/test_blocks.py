@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from boxwright.models.blocks import SPPF, Bottleneck, C2f, Concat, Conv, Upsample, fold_, join, make_block
+from boxwright.models.blocks import C2, SPPF, Bottleneck, C2f, Concat, Conv, Upsample, fold_, join, make_block
 
 
 def warmed(module: nn.Module, channels: int) -> nn.Module:
@@ -49,6 +49,18 @@ def test_bottleneck_adds_its_input_only_with_shortcut_and_equal_widths(shortcut,
     with torch.no_grad():
         inner = block.conv2(block.conv1(x))
         torch.testing.assert_close(block(x), x + inner if added else inner)
+
+
+def test_c2_sends_the_first_half_through_the_units_and_keeps_the_second():
+    block = warmed(C2(6, 8, 2, shortcut=False), 6)
+    x = torch.randn(2, 6, 5, 7)
+
+    first, second = block.entry(x).split(4, dim=1)
+    for unit in block.units:
+        first = unit(first)
+
+    assert torch.allclose(block(x), block.exit(torch.cat((first, second), dim=1)), atol=1e-6)
+    assert isinstance(make_block("c2", 6, 8, 1, shortcut=False), C2)
 
 
 def test_c2f_joins_both_halves_and_every_unit_in_order():

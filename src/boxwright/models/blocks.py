@@ -19,7 +19,7 @@ from torch.nn.utils import fusion
 BN_EPS = 1e-3
 BN_MOMENTUM = 0.03
 
-BlockName = Literal["c2f"]
+BlockName = Literal["c2f", "c2"]
 
 
 class Conv(nn.Module):
@@ -83,6 +83,25 @@ class C2f(nn.Module):
         return self.exit(join(parts))  # type: ignore[no-any-return]
 
 
+class C2(nn.Module):
+    """A split convolution; its first half runs through bottlenecks, both halves reach the exit.
+
+    Source: cross-stage partial networks, Wang et al. 2020, arXiv:1911.11929; the neck of the published P6 variants.
+    """
+
+    def __init__(self, inputs: int, outputs: int, depth: int, *, shortcut: bool) -> None:
+        super().__init__()
+        hidden = int(outputs * 0.5)
+        self.entry = Conv(inputs, 2 * hidden)
+        self.exit = Conv(2 * hidden, outputs)
+        self.units = nn.Sequential(*(Bottleneck(hidden, hidden, shortcut=shortcut, expand=1.0) for _ in range(depth)))
+
+    def forward(self, x: Float[Tensor, "B i H W"]) -> Float[Tensor, "B o H W"]:
+        """The joined halves after the exit convolution."""
+        first, second = self.entry(x).chunk(2, 1)
+        return self.exit(join([self.units(_dense(first)), second]))  # type: ignore[no-any-return]
+
+
 class SPPF(nn.Module):
     """Three chained 5x5 max-pools of a narrow map, all four maps joined."""
 
@@ -124,7 +143,7 @@ def join(maps: Sequence[Float[Tensor, "B _ H W"]]) -> Float[Tensor, "B o H W"]:
 
 def make_block(name: BlockName, inputs: int, outputs: int, depth: int, *, shortcut: bool) -> nn.Module:
     """A stage block by name."""
-    return {"c2f": C2f}[name](inputs, outputs, depth, shortcut=shortcut)
+    return {"c2f": C2f, "c2": C2}[name](inputs, outputs, depth, shortcut=shortcut)
 
 
 def fold_(module: nn.Module) -> None:

@@ -134,9 +134,10 @@ def _apply(branch: nn.Module, x: Tensor) -> Tensor:
     """
     first, second, last = branch  # type: ignore[misc]
     hidden: Tensor = second(first(x))
-    if not torch.is_autocast_enabled(x.device.type):
+    kind = x.device.type
+    if not (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)):
         return last(hidden)  # type: ignore[no-any-return]
-    with torch.autocast(x.device.type, enabled=False):
+    with torch.autocast(kind, enabled=False):
         return last(hidden.float())  # type: ignore[no-any-return]
 
 
