@@ -12,7 +12,7 @@ PEER_PACKAGES := ultralytics==8.4.190 ultralytics-thop==2.2.3 torchvision==0.28.
 # constraints.txt is the one list of pinned versions; torch goes in first, by its exact version.
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: help demo test test-slow check format bench-peer clean distclean
+.PHONY: help demo test test-slow check format docs bench-peer clean distclean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -35,6 +35,9 @@ check: $(INSTALLED)  ## lint, format, types, import rule
 format: $(INSTALLED)  ## apply the formatter and the safe lint fixes
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
+
+docs: $(INSTALLED)  ## one page with pictures for every assigner and loss term, into docs/losses
+	$(VENV)/bin/python docs/build_losses.py
 
 bench-peer: $(PEER)/.installed  ## a second environment with the package that benchmarks compare with (AGPL, only ever run)
 

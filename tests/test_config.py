@@ -166,6 +166,12 @@ def test_override_of_a_kind_keeps_the_shared_fields_and_takes_the_defaults_of_th
     assert override(TREE, ["rules.main.assigner.kind=far"]).rules["main"].assigner == Far(topk=10, limit=None)
 
 
+def test_fields_of_a_new_kind_can_be_set_right_after_it():
+    settings = ["rules.main.assigner.kind=far", "rules.main.assigner.limit=2.5"]
+
+    assert override(TREE, settings).rules["main"].assigner == Far(topk=10, limit=2.5)
+
+
 @pytest.mark.parametrize(
     ("setting", "expected"),
     [

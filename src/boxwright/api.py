@@ -20,6 +20,7 @@ from boxwright.data.formats import open_dataset
 from boxwright.data.formats.listing import IMAGE_SUFFIXES
 from boxwright.data.loader import val_loader
 from boxwright.data.sample import DatasetHeader, Split
+from boxwright.engine.assemble import expect_exclusive
 from boxwright.engine.logs import Listener, counted_stage
 from boxwright.engine.precision import choose_device, default_workers
 from boxwright.engine.predictor import Predictor
@@ -80,7 +81,8 @@ def recipe(name: str, *, data: str | Path | None = None, settings: Settings | No
         return chosen
     header = open_dataset(chosen.data.source, chosen.data.names)
     # Once more, now that the classes are known: what a preset computes from their number follows.
-    return configure(preset(name, num_classes=len(header.names)), settings, source=source, **keywords)
+    known = preset(name, num_classes=len(header.names), exclusive=bool(header.exclusive))
+    return configure(known, settings, source=source, **keywords)
 
 
 def configure(base: Recipe, settings: Settings | None = None, **keywords: Any) -> Recipe:
@@ -232,6 +234,7 @@ class Model:
                 f"{header.source}: expected the {len(self.names)} classes of {self.path} ({_few(self.names)}), "
                 f"got {len(header.names)} ({_few(header.names)})"
             )
+        expect_exclusive(self.recipe, header)
 
 
 def load(path: str | Path) -> Model:

@@ -19,6 +19,7 @@ import yaml
 from boxwright.errors import ConfigError
 
 T = TypeVar("T")
+_NO_DEFAULT = object()
 
 _UNKNOWN_KEY = ("unexpected_keyword_argument", "extra_forbidden")  # pydantic's names of a mistake
 _MISSING_KEY = ("missing", "missing_argument", "missing_keyword_only_argument")
@@ -168,6 +169,9 @@ def _set_path(component_value: Any, tree: dict[str, Any], path: str, new: Any) -
         known = _fields_of_kind(component_value, parents, new)
         for name in [name for name in node if name not in known]:
             del node[name]
+        node.update(
+            {name: default for name, default in known.items() if name not in node and default is not _NO_DEFAULT}
+        )
     node[int(last) if isinstance(node, list) else last] = new
 
 
@@ -183,17 +187,24 @@ def _require(node: Any, name: str, done: list[str]) -> None:
         raise ConfigError(f"{where}: unknown key{suggest(name, list(node))}")
 
 
-def _fields_of_kind(value: Any, parents: list[str], kind: Any) -> set[str]:
+def _fields_of_kind(value: Any, parents: list[str], kind: Any) -> dict[str, Any]:
+    """Field names of the union's member of that kind, with their defaults as plain values."""
     hint: Any = type(value)
     for name in parents:
         hint = _step_into(hint, name)
     for member in _members(hint):
         fields = {field.name: field for field in dataclasses.fields(member)}
         if "kind" in fields and fields["kind"].default == kind:
-            return set(fields)
+            return {name: _plain_default(field) for name, field in fields.items() if field.init}
     known = [f.default for m in _members(hint) for f in dataclasses.fields(m) if f.name == "kind"]
     path = ".".join([*parents, "kind"])
     raise ConfigError(f"{path}: expected one of {', '.join(map(str, known))}, got {kind!r}")
+
+
+def _plain_default(field: dataclasses.Field[Any]) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return to_dict(field.default_factory())
+    return _NO_DEFAULT if field.default is dataclasses.MISSING else to_dict(field.default)
 
 
 def _step_into(hint: Any, name: str) -> Any:

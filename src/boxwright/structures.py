@@ -9,9 +9,9 @@ Boxes are xyxy pixels of the network input unless a name says otherwise; oriente
 theta in radians.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int32, Int64
@@ -36,6 +36,13 @@ class Grid:
     level_priors: tuple[tuple[tuple[float, float], ...], ...] = ()  # px, host copy of each level's (width, height)
     prior_first: bool = False
     first_level: int = 0  # pyramid index of the first level here, for grids that hold one level of several
+    total_levels: int | None = None  # levels of the whole pyramid; None: those that are here
+
+    @property
+    def level_sizes(self) -> tuple[int, ...]:
+        """Candidates of each level."""
+        priors = self.level_priors or ((None,),) * len(self.shapes)
+        return tuple(rows * columns * len(of) for (rows, columns), of in zip(self.shapes, priors, strict=True))
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -66,6 +73,11 @@ class Candidates:
     shapes: tuple[tuple[int, int], ...]  # grid this was laid out for
     level_strides: tuple[int, ...]
     min_side: float = 0.0  # px; sides shorter than this were widened to it, for the containment test only
+    level_range: tuple[float, float] | None = None  # cells; levels on which an object's size lies outside were left out
+    smallest_side: float = 0.0  # px; objects with a shorter side hold no cell
+    swapped_sides: bool = False  # that test took widths in heights of the image and the reverse
+    flat_objects: bool = False  # objects without area were not left out before the containment test
+    oriented: bool = False
 
     @property
     def runs(self) -> tuple[int, ...]:
@@ -84,6 +96,24 @@ class Candidates:
 
 
 @dataclass(frozen=True, slots=True)
+class ObjectRows:
+    """Which slots hold an object, with host-known counts: set prediction and denoising queries take shapes from them.
+
+    Rows go by image, then slot.
+    """
+
+    image: Int64[Tensor, " N"]
+    slot: Int64[Tensor, " N"]
+    counts: tuple[int, ...]  # objects of each image
+    slots: int  # M of the targets this was read from
+    labels_below: int  # 1 + the largest label
+
+    def to(self, device: torch.device | str) -> "ObjectRows":
+        """The same rows on another device."""
+        return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in ("image", "slot")})
+
+
+@dataclass(frozen=True, slots=True)
 class Targets:
     """The labels of a batch, padded to M slots per image."""
 
@@ -99,6 +129,7 @@ class Targets:
     attributes: Mapping[str, Tensor] | None = None  # (B, M) int64, or (B, M, C_name) float; -1 is not labelled
     ignore: Float[Tensor, "B I 4"] | None = None  # px xyxy; unmatched candidates there cost nothing; zeros are padding
     prior_matches: "PriorMatches | None" = None  # filled by `Criterion.prepare` for anchor-based rules
+    objects: ObjectRows | None = None  # filled by `Criterion.prepare` for set prediction
 
     def __post_init__(self) -> None:
         _expect("Targets.labels", self.labels, 2, "(B, M)")
@@ -158,21 +189,28 @@ class PriorMatches:
     """Every claim of an object on a prior (anchor), laid out on the host before the step.
 
     Anchor-ratio matching depends on labels and anchors only. Rows are ordered level by level, and inside a level as the
-    matcher emits them: direction, then prior, then target row (spec/losses C.1).
+    matcher emits them: direction, then prior, then image, then slot (spec/losses C.1).
+    The plain numbers never leave the host: they give the step all its shapes, so it needs no sync.
     """
 
     image: Int64[Tensor, " P"]
-    anchor: Int64[Tensor, " P"]  # candidate index in the grid
+    anchor: Int64[Tensor, " P"]  # candidate in the grid this was laid out for
     target: Int64[Tensor, " P"]  # slot
-    level: Int64[Tensor, " P"]
-    box: Float[Tensor, "P 4"]  # (cx, cy, w, h) in cells, relative to the corner of the claimed cell
-    level_rows: tuple[int, ...]  # host-known number of rows of each level
-    shapes: tuple[tuple[int, int], ...]  # grid this was laid out for
+    level_rows: tuple[int, ...]  # rows of each level
+    image_rows: tuple[tuple[int, ...], ...]  # rows of each image, by level
+    slots: int  # M of the targets this was laid out for
+    labels_below: int  # 1 + the largest label
+    ratio: float  # limits it was laid out with
+    bias: float
+    first_level: int  # grid it was laid out for
+    shapes: tuple[tuple[int, int], ...]
+    level_strides: tuple[int, ...]
     level_priors: tuple[tuple[tuple[float, float], ...], ...]
+    prior_first: bool
 
     def to(self, device: torch.device | str) -> "PriorMatches":
         """The same rows on another device."""
-        names = ("image", "anchor", "target", "level", "box")
+        names = ("image", "anchor", "target")
         return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in names})
 
 
@@ -220,6 +258,7 @@ class MatchedRows:
     logits: Float[Tensor, "P C"] | None = None  # gathered only from a `Predictions.table`
     mask_coefs: Float[Tensor, "P Q"] | None = None
     objectness: Float[Tensor, "B A"] | None = None  # the whole plane, with the gradient that goes to the table
+    keypoints: Float[Tensor, "P K D"] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,10 +281,13 @@ class Predictions:
     mask_coefs: Float[Tensor, "B A Q"] | None = None
     prototypes: Float[Tensor, "B Q h w"] | None = None
     keypoints_raw: Float[Tensor, "B A K D"] | None = None  # D: x, y and, with 3, a raw visibility
+    keypoint_form: Literal["doubled", "offset"] = "doubled"  # how raw x, y read, see `ops/keypoints.py`
     keypoint_scale: Float[Tensor, "B A K 2"] | None = None  # raw spread of each keypoint (newer pose heads)
+    # Log density (n,) of residuals (n, 2) in spreads, learned with the head (newer pose heads).
+    keypoint_density: Callable[[Tensor], Tensor] | None = None
     angle: Float[Tensor, "B A"] | None = None  # radians
     attribute_logits: Mapping[str, Tensor] | None = None  # name -> (B, A, C_name), raw
-    semantic_logits: Float[Tensor, "B C h w"] | None = None  # helper head of newer segmentation models
+    semantic_logits: Float[Tensor, "B C semantic_h semantic_w"] | None = None  # helper head of newer segmentation models
     known: Assignment | None = None  # pairs fixed by construction: denoising queries
 
     def __post_init__(self) -> None:
@@ -341,6 +383,31 @@ class Predictions:
             return self.matched.mask_coefs
         return rows_at(self.mask_coefs, pairs)
 
+    def keypoints_at(self, pairs: Assignment) -> Float[Tensor, "P K D"]:
+        """Raw keypoints of the matched candidates, at least float32, with gradient; zeros where a pair is not valid.
+
+        Raises:
+            ShapeError: there are none.
+        """
+        if self.keypoints_raw is None:
+            raise ShapeError(f"Predictions.keypoints_raw: expected (B, A, K, D), got None for role '{self.role}'")
+        if self.matched is not None and self.matched.pairs is pairs and self.matched.keypoints is not None:
+            return self.matched.keypoints
+        return rows_at(self.keypoints_raw, pairs)
+
+    @property
+    def objectness_plane(self) -> Float[Tensor, "B A"]:
+        """Raw objectness of every candidate, at least float32, with gradient.
+
+        Raises:
+            ShapeError: there is none.
+        """
+        if self.objectness is None:
+            raise ShapeError(f"Predictions.objectness: expected (B, A), got None for role '{self.role}'")
+        if self.matched is not None and self.matched.objectness is not None:
+            return self.matched.objectness
+        return at_least_float32(self.objectness)
+
     def boxes_at(self, pairs: Assignment) -> Float[Tensor, "P box"]:
         """Boxes of the matched candidates, px, with gradient; a harmless constant where a pair is not valid."""
         raw = self.raw_at(pairs)
@@ -373,6 +440,42 @@ class Outputs:
 
     final: Predictions
     auxiliary: tuple[Predictions, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ImageTargets:
+    """The labels of whole images: one class each, or one number in [0, 1] for every class; -1 is not labelled."""
+
+    labels: Int64[Tensor, " B"] | Float[Tensor, "B C"]
+    weights: Float[Tensor, " B"] | None = None  # factor on an image's contribution; divisors do not change
+
+    def __post_init__(self) -> None:
+        multi_label = self.labels.ndim == 2 and self.labels.is_floating_point()
+        if not multi_label and (self.labels.ndim != 1 or self.labels.dtype != torch.int64):
+            raise ShapeError(
+                "ImageTargets.labels: expected int64 (B,), or floating point (B, C) for several labels per image, "
+                f"got {self.labels.dtype} {tuple(self.labels.shape)}"
+            )
+        if self.weights is not None and self.weights.shape != self.labels.shape[:1]:
+            raise ShapeError(
+                f"ImageTargets.weights: expected {tuple(self.labels.shape[:1])}, got {tuple(self.weights.shape)}"
+            )
+
+    def to(self, device: torch.device | str) -> "ImageTargets":
+        """The same targets on another device."""
+        weights = None if self.weights is None else self.weights.to(device, non_blocking=True)
+        return ImageTargets(self.labels.to(device, non_blocking=True), weights)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageOutputs:
+    """What a classifier returns for a batch of images."""
+
+    logits: Float[Tensor, "B C"]  # raw class scores
+    role: str = "main"
+
+    def __post_init__(self) -> None:
+        _expect("ImageOutputs.logits", self.logits, 2, "(B, C)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -419,6 +522,9 @@ class GroundTruth:
     boxes: Float[Tensor, "N 4"]
     labels: Int64[Tensor, " N"]
     image_size: tuple[int, int]  # (height, width) of the original image, px
+    # Regions where detections are neither right nor wrong (crowds, unlabelled parts), each of one class or (-1) of all.
+    ignore: Float[Tensor, "I 4"] | None = None
+    ignore_labels: Int64[Tensor, " I"] | None = None  # None: all classes everywhere
 
 
 @dataclass(frozen=True, slots=True)

@@ -209,3 +209,16 @@ def test_real_coco_mini(shared_data):
             assert [p for p in records.report.problems if p.severity != "note"] == []
     assert detect.names == segment.names  # the second counts from 1 and has gaps
     assert (segment.class_ids[0], segment.class_ids[-1], len(segment.class_ids)) == (1, 90, 80)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("", None), ("exclusive:", None), ("exclusive: true", True), ("exclusive: False", False)]
+)
+def test_exclusive_classes(header, text, expected):
+    assert header(f"{SPLITS}names: [a, b]\n{text}\n").exclusive is expected
+
+
+@pytest.mark.parametrize("value", ["1", "'true'", "maybe", "[true]"])
+def test_exclusive_that_is_not_true_or_false_is_named(header, value):
+    with pytest.raises(DataError, match=r"line 4: exclusive: expected true .* or false, got"):
+        header(f"{SPLITS}names: [a, b]\nexclusive: {value}\n")

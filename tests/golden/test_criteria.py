@@ -23,6 +23,8 @@ FOLDER = Path(os.environ.get("BOXWRIGHT_GOLDEN") or Path(__file__).parent)
 NOT_CRITERIA = {  # files of another form -> what reads them
     "architectures": "test_architectures.py",
     "terms": "test_terms.py",
+    "denoising": "test_denoising.py",
+    "denoising_modern": "test_denoising.py",
     "numeric": "tests of the functions it lists",
 }
 RELATIVE = {torch.float64: 1e-6, torch.float32: 2e-4}
@@ -95,6 +97,12 @@ def test_gradients(criterion, case, dtype):
 def test_assignment_records(criterion, case, dtype):
     run = _run(criterion, case, dtype)
 
+    if "levels" in case["assignment"]:
+        _check_levels(run, case["assignment"], dtype)
+        return
+    if "matches" in case["assignment"]:
+        _check_matches(run, case["assignment"]["matches"])
+        return
     for branch, images in case["assignment"].items():
         pairs = run.assignments[branch]
         for image, record in enumerate(images):
@@ -113,3 +121,25 @@ def _record(pairs: Assignment, image: int) -> np.ndarray:
     mine = pairs.valid & (pairs.image == image)
     rows = torch.stack((pairs.anchor[mine].double(), pairs.target[mine].double(), pairs.weight[mine].double()), dim=1)
     return rows[rows[:, 0].argsort()].numpy()
+
+
+def _check_levels(run: Run, record: dict[str, Any], dtype: torch.dtype) -> None:
+    """Anchor-based criteria: rows in canonical order, their relative boxes, and objectness targets, by level."""
+    for level, expected in zip(run.extra["levels"], record["levels"], strict=True):
+        assert len(level["rows"]) == expected["rows"]
+        assert level["rows"][:8].tolist() == expected["first_rows"]
+        assert crc(level["rows"]) == expected["rows_crc32"]
+        got = [*level["boxes"].sum(axis=0), level["objectness"].sum()]
+        assert got == pytest.approx([*expected["box_sum"], expected["obj_target_sum"]], rel=RELATIVE[dtype], abs=1e-12)
+        assert (level["objectness"] != 0).sum() == expected["obj_cells"]
+    if "balance_after" in record:
+        assert run.extra["balance_after"] == pytest.approx(record["balance_after"], rel=RELATIVE[dtype])
+
+
+def _check_matches(run: Run, layers: list[dict[str, Any]]) -> None:
+    """Set prediction: image, query and global target row of every pair, by layer."""
+    assert len(run.extra["matches"]) == len(layers)
+    for got, expected in zip(run.extra["matches"], layers, strict=True):
+        assert len(got) == expected["count"]
+        assert got[: len(expected["first"])].tolist() == expected["first"]
+        assert crc(got) == expected["crc32"]

@@ -17,9 +17,18 @@ import torch
 from tests.golden.inputs import BUILDERS, crc
 from torch import Tensor
 
-from boxwright.losses.functional import bce_with_logits, distribution_focal
+from boxwright.losses.functional import (
+    bce_with_logits,
+    blurred_bce,
+    cross_entropy,
+    distribution_focal,
+    focal,
+    quality_focal,
+    varifocal,
+)
 from boxwright.ops.boxes import cxcywh_to_xyxy
 from boxwright.ops.overlap import paired_overlap
+from boxwright.ops.probiou import paired_probiou
 
 FOLDER = Path(os.environ.get("BOXWRIGHT_GOLDEN") or Path(__file__).parent)
 Inputs = dict[str, Tensor]
@@ -36,8 +45,19 @@ def _overlap(name: str, box_format: str) -> Callable[[Tensor, Inputs], Tensor]:
 TERMS: dict[str, Callable[[Tensor, Inputs], Tensor]] = {
     **{f"centre_{name}": _overlap(name, "cxcywh") for name in ("iou", "giou", "diou", "ciou")},
     **{f"corner_{name}": _overlap(name, "xyxy") for name in ("iou", "giou", "diou", "ciou")},
+    "prob_iou": lambda a, inputs: paired_probiou(a, torch.cat((inputs["b"], inputs["theta"][:, 1:]), dim=1)),
     "bce_soft": lambda z, inputs: bce_with_logits(z, inputs["soft"]),
     "bce_pos_weight_2": lambda z, inputs: bce_with_logits(z, inputs["hard"], 2.0),
+    "cross_entropy": lambda z, inputs: cross_entropy(z, inputs["index"].long()),
+    "cross_entropy_smoothing_0.1": lambda z, inputs: cross_entropy(z, inputs["index"].long(), smoothing=0.1),
+    "varifocal_rowmean_sum": lambda z, inputs: (
+        varifocal(z, inputs["hard"] * inputs["quality"][:, None], inputs["hard"]).mean(dim=0).sum()
+    ),
+    "focal_rowmean_sum": lambda z, inputs: focal(z, inputs["hard"]).mean(dim=0).sum(),
+    "v5_focal_hard": lambda z, inputs: focal(z, inputs["hard"]),
+    "v5_focal_soft": lambda z, inputs: focal(z, inputs["soft"]),
+    "v5_quality_focal_soft": lambda z, inputs: quality_focal(z, inputs["soft"]),
+    "v5_blurred_mean_soft": lambda z, inputs: blurred_bce(z, inputs["soft"]).mean(),
     "dfl_four_sides": lambda z, inputs: distribution_focal(z[:4].flatten(), inputs["dfl_target"]),
 }
 
@@ -62,6 +82,8 @@ def test_term(case, name, dtype):
     inputs = {key: torch.from_numpy(np.asarray(value)).to(dtype) for key, value in arrays.items()}
     inputs["dfl_target"] = torch.tensor(case["expected"].get("dfl_target", [0.0] * 4), dtype=dtype)
     first = inputs["a"] if "a" in inputs else inputs["logits"]
+    if name == "prob_iou":
+        first = torch.cat((first, inputs["theta"][:, :1]), dim=1)
     leaf = (cxcywh_to_xyxy(first) if name.startswith("corner_") else first).clone().requires_grad_()
 
     values = TERMS[name](leaf, inputs)

@@ -2,6 +2,7 @@
 # SPDX-FileCopyrightText: The boxwright authors
 """Small scenes for the tests of losses: predictions on a small grid and labels that partly fit them."""
 
+import dataclasses
 from collections.abc import Sequence
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from boxwright.losses.assign import TaskAligned
 from boxwright.losses.criterion import Criterion, Rule, Weighted
 from boxwright.losses.terms import BoxOverlap, DistanceBins, SoftScores
-from boxwright.ops.decode import Distance
+from boxwright.ops.decode import Distance, Oriented
 from boxwright.ops.grid import grid_for_image
 from boxwright.structures import Predictions, Targets
 
@@ -88,3 +89,24 @@ def gradients(preds: Predictions) -> tuple[Tensor, Tensor]:
     assert preds.logits.grad is not None
     assert preds.box_raw.grad is not None
     return preds.logits.grad, preds.box_raw.grad
+
+
+def oriented(preds: Predictions, targets: Targets, source: torch.Generator) -> tuple[Predictions, Targets]:
+    """The same scene with angles on both sides: boxes keep centre and sides."""
+    angle = torch.rand(preds.logits.shape[:2], generator=source, dtype=torch.float64) * 2.5 - 0.7
+    theta = torch.rand(targets.labels.shape, generator=source, dtype=torch.float64) * 6 - 3
+    corners = targets.boxes
+    turned = torch.cat(
+        (
+            (corners[..., :2] + corners[..., 2:]) / 2,
+            corners[..., 2:] - corners[..., :2],
+            theta[..., None].to(corners.dtype),
+        ),
+        dim=-1,
+    )
+    preds = dataclasses.replace(
+        preds,
+        decoder=Oriented(num_bins=preds.box_raw.shape[-1] // 4),
+        angle=angle.to(preds.logits.dtype).requires_grad_(),
+    )
+    return preds, Targets(targets.labels, turned * targets.valid[..., None], targets.valid)

@@ -356,7 +356,7 @@ def test_survives_yaml_and_takes_checked_settings():
     [
         ("rules.main.assigner.topk=ten", r"rules\.main\.assigner\.topk: expected .*integer.*'ten'"),
         ("rules.main.assigner.topk=0", r"rules\.main\.assigner\.topk: expected .* 1, got 0"),
-        ("rules.main.terms.box.term.overlap=siou", r"rules\.main\.terms\.box\.term\.overlap: expected 'iou'"),
+        ("rules.main.terms.box.term.overlap=uoi", r"rules\.main\.terms\.box\.term\.overlap: expected 'iou'"),
         ("rules.main.terms.box.term.overlapp=iou", "did you mean 'overlap'"),
         ("rules.main.terms.box.term.kind=box", "rules.main.terms.box.term.kind"),
     ],

@@ -32,3 +32,36 @@ def test_an_image_that_does_not_divide_is_refused_with_the_reason():
 def test_levels_and_strides_must_pair_up(shapes, strides):
     with pytest.raises(ShapeError, match="one stride per level"):
         make_grid(shapes, strides)
+
+
+def test_priors_stand_cell_by_cell_or_one_after_the_other():
+    priors = [[(10, 13), (16, 30)], [(5, 6)]]
+
+    by_cell = make_grid([(1, 2), (1, 1)], [8, 16], priors=priors)
+    by_prior = make_grid([(1, 2), (1, 1)], [8, 16], priors=priors, prior_first=True)
+
+    assert by_cell.level_sizes == by_prior.level_sizes == (4, 1)
+    assert by_cell.points[:, 0].tolist() == [4, 4, 12, 12, 8]
+    assert by_prior.points[:, 0].tolist() == [4, 12, 4, 12, 8]
+    assert by_cell.prior_wh[:, 0].tolist() == [10, 16, 10, 16, 5]
+    assert by_prior.prior_wh[:, 1].tolist() == [13, 13, 30, 30, 6]
+    assert by_cell.level_priors == (((10.0, 13.0), (16.0, 30.0)), ((5.0, 6.0),))
+    assert by_cell.level.tolist() == [0, 0, 0, 0, 1]
+    assert by_cell.strides.tolist() == [8, 8, 8, 8, 16]
+
+
+def test_without_priors_a_level_has_a_candidate_per_cell():
+    assert make_grid([(2, 3), (1, 1)], (8, 16)).level_sizes == (6, 1)
+
+
+@pytest.mark.parametrize(
+    ("priors", "message"),
+    [
+        ([[(1, 1)]], r"at least one prior for each of 2 levels, got \[1\]"),
+        ([[(1, 1)], []], r"at least one prior for each of 2 levels, got \[1, 0\]"),
+        ([[(1, 1)], [(0, 4)]], r"positive width and height \(px\), got \(0.0, 4.0\) at level 1"),
+    ],
+)
+def test_wrong_priors_are_refused(priors, message):
+    with pytest.raises(ShapeError, match=message):
+        make_grid([(1, 2), (1, 1)], [8, 16], priors=priors)

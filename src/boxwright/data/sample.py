@@ -85,6 +85,7 @@ class DatasetHeader:
     splits: Mapping[Split, tuple[Path, ...]]  # folders, lists or files each split is read from
     problems: tuple[Problem, ...] = ()  # findings about the header itself; never errors, those are raised
     kpt_shape: tuple[int, int] | None = None  # keypoints per object and values per keypoint, where rows carry them
+    exclusive: bool | None = None  # every object has exactly one of the classes; None: the dataset does not say
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from boxwright.config import replace
@@ -29,7 +30,7 @@ from boxwright.models.weights import load_weights
 class Parts:
     """Everything a run works with."""
 
-    recipe: Recipe  # with the batch clamped to the dataset
+    recipe: Recipe  # with the batch clamped to the dataset and the class weights as numbers
     header: DatasetHeader
     train: TrainLoader
     val: BatchLoader | None  # None where the dataset has no validation split
@@ -55,8 +56,10 @@ def assemble(
             f"model.head.num_classes: expected {len(header.names)}, the number of classes that {header.source} names, "
             f"got {recipe.model.head.num_classes}"
         )
+    expect_exclusive(recipe, header)
     records = _read(header, "train", recipe, ranks, listener)
     recipe = _fit_batch(recipe, len(records.records), ranks, listener)
+    recipe = _weigh_classes(recipe, records, listener)
     workers = recipe.train.workers
     workers = default_workers(device, ranks.world) if workers is None else workers
     loader = train_loader(
@@ -105,6 +108,22 @@ def _check_size(imgsz: int, stride: int) -> None:
         )
 
 
+def expect_exclusive(recipe: Recipe, header: DatasetHeader) -> None:
+    """Raises when model and dataset disagree on whether classes exclude one another.
+
+    A dataset that does not say agrees with any model.
+
+    Raises:
+        ConfigError: they disagree.
+    """
+    if header.exclusive is not None and recipe.model.head.exclusive != header.exclusive:
+        given = str(header.exclusive).lower()
+        raise ConfigError(
+            f"model.head.exclusive: expected {given}, what {header.source} says (key 'exclusive'), got "
+            f"{str(recipe.model.head.exclusive).lower()}; it decides how classes are scored, in training and after"
+        )
+
+
 def _read(header: DatasetHeader, split: Split, recipe: Recipe, ranks: Ranks, listener: Listener) -> Records:
     """The split on every rank; rank 0 reads first and leaves a label cache for the others."""
     if not ranks.first:
@@ -140,6 +159,21 @@ def _fit_batch(recipe: Recipe, images: int, ranks: Ranks, listener: Listener) ->
         f"train.batch: {recipe.train.batch} is more than the {images} training images; using {images}", "warning"
     )
     return replace(recipe, train=replace(recipe.train, batch=images))
+
+
+def _weigh_classes(recipe: Recipe, records: Records, listener: Listener) -> Recipe:
+    """The recipe with its class weights as numbers, from the labels of the training split."""
+    names = records.header.names
+    labels = np.concatenate([record.instances.labels for record in records.records])
+    counts = np.bincount(labels, minlength=len(names)).tolist()
+    criterion = recipe.criterion.with_class_counts(counts)
+    for role, rule in criterion.rules.items():
+        for name, weighted in rule.terms.items():
+            vector = getattr(weighted.term, "class_weights", None)
+            if vector is not None and len(vector) == len(names):
+                held = (f"{of} {w:.4g} ({count})" for of, w, count in zip(names, vector, counts, strict=True))
+                listener.message(f"class weights of {role}/{name} (labels in brackets): {', '.join(held)}")
+    return replace(recipe, criterion=criterion)
 
 
 def _build_model(

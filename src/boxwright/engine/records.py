@@ -126,7 +126,7 @@ def restore(state: Mapping[str, Any], stepper: Stepper) -> History:
         if state["scaler"] and stepper.scaler.is_enabled():
             stepper.scaler.load_state_dict(state["scaler"])
         if state["criterion"]:
-            stepper.criterion.load_state_dict(state["criterion"])  # type: ignore[attr-defined]
+            stepper.criterion.load_state_dict(state["criterion"])
         stepper.restore_gradients(state["gradients"])
         stepper.last_step = state["last_step"]
         return History(

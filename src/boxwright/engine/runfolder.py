@@ -110,6 +110,24 @@ def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[
     }
 
 
+def without_class_numbers(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe written as plain dict, without the class weights that a training works out when it starts."""
+    criterion = recipe["criterion"]
+    if criterion.get("class_weights", {"kind": "none"})["kind"] == "none":
+        return dict(recipe)
+    rules = {
+        role: rule
+        | {
+            "terms": {
+                name: weighted | {"term": weighted["term"] | {"class_weights": None, "weight_mode": None}}
+                for name, weighted in rule["terms"].items()
+            }
+        }
+        for role, rule in criterion["rules"].items()
+    }
+    return {**recipe, "criterion": criterion | {"rules": rules}}
+
+
 def check_resumable(changes: Mapping[str, tuple[Any, Any]]) -> list[str]:
     """One line for each allowed change; paths as in RESUMABLE.
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from boxwright.config import to_dict, to_yaml
+from boxwright.config import replace, to_dict, to_yaml
 from boxwright.engine.assemble import Parts, assemble
 from boxwright.engine.checkpoint import load_state, write_atomic, write_text_atomic
 from boxwright.engine.curves import training_curves
@@ -24,7 +24,13 @@ from boxwright.engine.pictures import predictor_of, save_predictions, save_train
 from boxwright.engine.precision import choose_device, determinism, seed_everything
 from boxwright.engine.recipe import Recipe
 from boxwright.engine.records import History, restore, save_epoch
-from boxwright.engine.runfolder import RunFolder, changed_settings, check_resumable, environment_text
+from boxwright.engine.runfolder import (
+    RunFolder,
+    changed_settings,
+    check_resumable,
+    environment_text,
+    without_class_numbers,
+)
 from boxwright.engine.validator import Validation, validate
 from boxwright.errors import CheckpointError
 from boxwright.evaluation.evaluator import EvaluationResult
@@ -123,7 +129,10 @@ class _Run:
                 with suppress(OSError):
                     self.folder.root.rmdir()  # only if it is empty: nothing began
             raise
+        # With the class weights as numbers: what is written down is what was trained with.
+        self.recipe = replace(self.recipe, criterion=parts.recipe.criterion)
         if state is not None:
+            check_resumable(changed_settings(state["recipe"], to_dict(self.recipe)))
             self.history = restore(state, parts.stepper)
         elif self.ranks.first:
             self._describe(parts)
@@ -151,7 +160,8 @@ class _Run:
             )
             return None
         state = load_state(self.folder.state)
-        for line in check_resumable(changed_settings(state["recipe"], to_dict(self.recipe))):
+        before, now = (without_class_numbers(recipe) for recipe in (state["recipe"], to_dict(self.recipe)))
+        for line in check_resumable(changed_settings(before, now)):
             self.listener.message(f"resume: {line}", "warning")
         if state["world"] != self.ranks.world:
             self.listener.message(

@@ -31,7 +31,8 @@ class CocoResult:
 def coco_result(scenes: Sequence[Scene], num_classes: int) -> CocoResult:
     """The COCO evaluator's verdict on boxes. Prints nothing.
 
-    A label's area, which the small, medium and large rows go by, is the area of its box.
+    A label's area, which the small, medium and large rows go by, is the area of its box. Ignore regions are its crowds:
+    a detection that matches no label and lies inside one by the threshold's share of its own area is not counted.
     """
     if not any(len(scene.true_labels) for scene in scenes):
         nothing = np.full(num_classes, -1.0)
@@ -77,6 +78,10 @@ def _label_rows(scenes: Sequence[Scene]) -> Iterator[dict[str, Any]]:
     for image, scene in enumerate(scenes, 1):
         for box, label in zip(_xywh(scene.true_boxes), scene.true_labels.tolist(), strict=True):
             yield {"image_id": image, "category_id": label, "bbox": box, "area": box[2] * box[3]}
+        for box, label in zip(_xywh(scene.ignore_boxes), scene.ignore_labels.tolist(), strict=True):
+            # A region of all classes is written for those that were found here: only they can meet it.
+            for of in np.unique(scene.labels).tolist() if label == -1 else [label]:
+                yield {"image_id": image, "category_id": of, "bbox": box, "area": box[2] * box[3], "iscrowd": 1}
 
 
 def _found_rows(scenes: Sequence[Scene]) -> Iterator[dict[str, Any]]:

@@ -17,7 +17,7 @@ def confusion_matrix(
 
     Detections scored above `conf` meet labels they overlap by more than `iou`, greedily by overlap, one to one and
     whatever their classes. A label nobody met counts as predicted background, a detection that met nobody as true
-    background, also in images without a single meeting.
+    background, also in images without a single meeting, unless more than `iou` of its area lies in an ignore region.
 
     Source: spec/recipe section 7 (the corrected rule).
     """
@@ -28,7 +28,9 @@ def confusion_matrix(
         found, true = _meet(overlaps(scene.boxes[chosen], scene.true_boxes), iou)
         np.add.at(matrix, (labels[found], scene.true_labels[true]), 1)
         matrix[-1] += np.bincount(np.delete(scene.true_labels, true), minlength=num_classes + 1)
-        matrix[:, -1] += np.bincount(np.delete(labels, found), minlength=num_classes + 1)
+        wrong = scene.covered()[chosen] <= iou
+        wrong[found] = False
+        matrix[:, -1] += np.bincount(labels[wrong], minlength=num_classes + 1)
     return matrix
 
 

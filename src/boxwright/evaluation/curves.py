@@ -61,13 +61,16 @@ def match(scene: Scene, thresholds: np.ndarray = THRESHOLDS) -> Bool[np.ndarray,
 
 def curves_of(scenes: Sequence[Scene], form: CurveForm = "2026") -> Curves:
     """The curves of all scenes together."""
-    right = np.concatenate([match(scene) for scene in scenes] or [np.zeros((0, len(THRESHOLDS)), bool)])
+    nothing = [np.zeros((0, len(THRESHOLDS)), bool)]
+    right = [match(scene) for scene in scenes]
+    ignored = [~hit & (scene.covered()[:, None] >= THRESHOLDS) for hit, scene in zip(right, scenes, strict=True)]
     return curves_from_matches(
-        right,
+        np.concatenate(right or nothing),
         np.concatenate([scene.scores for scene in scenes] or [np.zeros(0)]),
         np.concatenate([scene.labels for scene in scenes] or [np.zeros(0, np.int64)]),
         np.concatenate([scene.true_labels for scene in scenes] or [np.zeros(0, np.int64)]),
         form,
+        np.concatenate(ignored or nothing),
     )
 
 
@@ -77,28 +80,37 @@ def curves_from_matches(
     labels: Int64[np.ndarray, " n"],
     true_labels: Int64[np.ndarray, " m"],
     form: CurveForm = "2026",
+    ignored: Bool[np.ndarray, "n T"] | None = None,
 ) -> Curves:
-    """The curves, given which detections are right; only classes with labels take part."""
+    """The curves, given which detections are right and which do not count; only classes with labels take part."""
     order = np.argsort(-scores, kind="stable")
     right, scores, labels = right[order], scores[order].astype(np.float64), labels[order]
+    counted = np.ones_like(right) if ignored is None else ~ignored[order]
     classes, counts = np.unique(true_labels, return_counts=True)
     axis = np.linspace(0, 1, POINTS)
     precision, recall, pr = (np.zeros((len(classes), POINTS)) for _ in range(3))
     ap = np.zeros((len(classes), right.shape[1]))
     for k, (label, count) in enumerate(zip(classes, counts, strict=True)):
         mine = labels == label
-        if not mine.any():
-            continue
-        hits = right[mine].cumsum(axis=0)
-        recalls = hits / (count + TINY)
-        precisions = hits / np.arange(1, len(hits) + 1)[:, None]
-        recall[k] = np.interp(-axis, -scores[mine], recalls[:, 0], left=0)
-        precision[k] = np.interp(-axis, -scores[mine], precisions[:, 0], left=1)
-        pr[k] = np.interp(axis, *_envelope(recalls[:, 0], precisions[:, 0], form))
-        ap[k] = [average_precision(recalls[:, t], precisions[:, t], form) for t in range(ap.shape[1])]
+        for t in range(ap.shape[1]):
+            held = mine & counted[:, t]
+            if not held.any():
+                continue
+            recalls, precisions = _ranked(right[held, t], int(count))
+            ap[k, t] = average_precision(recalls, precisions, form)
+            if t == 0:
+                recall[k] = np.interp(-axis, -scores[held], recalls, left=0)
+                precision[k] = np.interp(-axis, -scores[held], precisions, left=1)
+                pr[k] = np.interp(axis, *_envelope(recalls, precisions, form))
     f1 = 2 * precision * recall / (precision + recall + TINY)
     best = int(_smooth(f1.mean(axis=0)).argmax()) if len(classes) else 0
     return Curves(classes.astype(np.int64), axis, precision, recall, f1, pr, ap, best)
+
+
+def _ranked(right: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Recall and precision after each detection, best first."""
+    hits = right.cumsum()
+    return hits / (count + TINY), hits / np.arange(1, len(hits) + 1)
 
 
 def average_precision(

@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: The boxwright authors
 """The criterion: for every prediction its role's rule; one assigner, then terms that share its pairs."""
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import field, fields, is_dataclass, replace
 from typing import Annotated, Any, Literal
 
 import torch
@@ -13,11 +13,15 @@ from torch import Tensor
 from boxwright.config import component
 from boxwright.errors import ConfigError, ShapeError
 from boxwright.losses.assign import Assigner
+from boxwright.losses.balance import ClassWeights, NoClassWeights
 from boxwright.losses.factors import with_factors
+from boxwright.losses.matched import gather_matched
+from boxwright.losses.memory import Memory, Step
+from boxwright.losses.schedule import Linear as Linear
+from boxwright.losses.schedule import Schedule, value_at
 from boxwright.losses.terms import Term
 from boxwright.ops.collective import sum_over_ranks, world_size
-from boxwright.ops.rows import take_rows
-from boxwright.structures import Assignment, Grid, LossBreakdown, LossItem, MatchedRows, Outputs, Predictions, Targets
+from boxwright.structures import Assignment, Grid, LossBreakdown, LossItem, Outputs, Predictions, Targets
 
 
 def _origin(value: Any) -> Literal["built_in", "custom"]:
@@ -33,27 +37,6 @@ AnyAssigner = Annotated[
     Annotated[Assigner, Tag("built_in")] | Annotated[Callable[[Predictions, Targets], Assignment], Tag("custom")],
     Discriminator(_origin),
 ]
-
-
-@component
-class Linear:
-    """A factor that moves evenly from `start` at the first epoch to `end` at the last."""
-
-    kind: Literal["linear"] = "linear"
-    start: float
-    end: float
-
-    def at(self, progress: float) -> float:
-        """The factor when a share `progress` (0 to 1) of the training is done; progress beyond 1 stays at the end."""
-        return max(1.0 - progress, 0.0) * (self.start - self.end) + self.end
-
-
-Schedule = float | Linear
-
-
-def value_at(schedule: Schedule, progress: float) -> float:
-    """A constant as it is, a schedule at this progress."""
-    return schedule.at(progress) if isinstance(schedule, Linear) else float(schedule)
 
 
 @component
@@ -75,10 +58,50 @@ class Rule:
 
 @component
 class Criterion:
-    """Rules by role. Calling it gives the loss in parts; it holds no tensor and no state."""
+    """Rules by role. Calling it gives the loss in parts.
+
+    It remembers nothing from step to step but the level balance of an `Objectness` that adapts it: see `state_dict`.
+    """
 
     rules: dict[str, Rule]
     batch_scale: bool = True  # total = images in the batch * sum of the items, as the YOLO recipes assume
+    class_weights: ClassWeights = NoClassWeights()  # a training turns them into numbers, by `with_class_counts`
+    memory: Memory = field(default_factory=Memory, init=False, repr=False, compare=False)
+
+    def with_class_counts(self, counts: Sequence[int]) -> "Criterion":
+        """A copy whose class terms hold the numbers that `class_weights` gives for these counts of labels.
+
+        Terms that name their own numbers keep them, so doing it again changes nothing.
+
+        Raises:
+            ConfigError: no class has a label, or no term takes class weights.
+        """
+        vector = self.class_weights.of(counts)
+        if vector is None or isinstance(self.class_weights, NoClassWeights):
+            return self
+        taking = [w.term for rule in self.rules.values() for w in rule.terms.values() if _takes_weights(w.term)]
+        if not taking:
+            raise ConfigError(
+                "criterion.class_weights: no term of the criterion takes class weights; leave it at 'none'"
+            )
+        given = {"class_weights": vector, "weight_mode": self.class_weights.mode}
+        rules = {
+            role: replace(rule, terms={name: _weighing(weighted, given) for name, weighted in rule.terms.items()})
+            for role, rule in self.rules.items()
+        }
+        return replace(self, rules=rules)
+
+    def state_dict(self) -> dict[str, list[float]]:
+        """What resume needs beside the settings: plain numbers, empty for most criteria. Syncs with the device."""
+        return self.memory.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continues from what `state_dict` gave.
+
+        Raises:
+            ConfigError: the state is not one of a criterion.
+        """
+        self.memory.load_state_dict(state)
 
     def prepare(self, targets: Targets, grid: Grid | None) -> Targets:
         """The targets with everything laid out on the host that labels and grid decide, so that the step needs no sync.
@@ -91,7 +114,7 @@ class Criterion:
         """
         for rule in self.rules.values():
             lay_out = getattr(rule.assigner, "prepare", None)
-            if lay_out is not None and grid is not None:
+            if lay_out is not None and (grid is not None or not getattr(rule.assigner, "needs_grid", True)):
                 targets = lay_out(targets, grid)
         return targets
 
@@ -110,21 +133,42 @@ class Criterion:
         targets = self.prepare(targets, outputs.final.grid)
         items: list[LossItem] = []
         assignments: dict[str, Assignment] = {}
+        step = Step(self.memory, outputs)
         with torch.autocast(outputs.final.logits.device.type, enabled=False):
-            for preds in (*outputs.auxiliary, outputs.final):
-                _check(preds, targets)
+            every = (*outputs.auxiliary, outputs.final)
+            for preds, pairs in zip(every, self._assign(every, targets), strict=True):
                 rule = self._rule(preds.role)
-                pairs = rule.assigner(preds, targets)
                 assignments[preds.label] = pairs
-                rows = take_rows(preds.box_raw, pairs.image, pairs.anchor, pairs.valid)
-                shared = replace(preds, matched=MatchedRows(pairs, rows))
+                shared = replace(preds, matched=gather_matched(preds, pairs))
                 scale = value_at(rule.scale, progress)
                 for name, weighted in rule.terms.items():
                     contributions = weighted.term(shared, targets, pairs)
                     contributions = with_factors(contributions, weighted.term, shared, targets, pairs)
+                    contributions = step.weigh(name, weighted.term, shared, contributions)
                     gain = scale * value_at(weighted.gain, progress)
                     items.append(LossItem(f"{preds.label}/{name}", contributions, gain))
+            step.finish()
         return LossBreakdown(tuple(items), assignments, self._scale(outputs.final))
+
+    def _assign(self, every: Sequence[Predictions], targets: Targets) -> list[Assignment]:
+        """The pairs of each of the predictions.
+
+        An assigner with a method `assign_many` gets all predictions of its rules at once, so that one host sync serves
+        every layer.
+        """
+        found: dict[int, Assignment] = {}
+        for index, preds in enumerate(every):
+            _check(preds, targets)
+            assigner: Any = self._rule(preds.role).assigner
+            if index in found:
+                continue
+            if not hasattr(assigner, "assign_many"):
+                found[index] = assigner(preds, targets)
+                continue
+            together = [i for i in range(index, len(every)) if self._rule(every[i].role).assigner == assigner]
+            pairs = assigner.assign_many([every[i] for i in together], targets)
+            found.update(zip(together, pairs, strict=True))
+        return [found[index] for index in range(len(every))]
 
     def _rule(self, role: str) -> Rule:
         if role not in self.rules:
@@ -143,6 +187,18 @@ class Criterion:
         # A tensor: reading the sum of the ranks' images on the host would be a sync.
         count = torch.full((), float(images), dtype=torch.float32, device=preds.logits.device)
         return ranks * sum_over_ranks(count)
+
+
+def _takes_weights(term: Any) -> bool:
+    """Whether a term is about the classes and has a place for their weights."""
+    names = {of.name for of in fields(term)} if is_dataclass(term) and not isinstance(term, type) else set()
+    return {"class_weights", "weight_mode"} <= names
+
+
+def _weighing(weighted: Weighted, given: Mapping[str, Any]) -> Weighted:
+    term: Any = weighted.term
+    takes = _takes_weights(term) and term.class_weights is None
+    return replace(weighted, term=replace(term, **given)) if takes else weighted
 
 
 def _check(preds: Predictions, targets: Targets) -> None:

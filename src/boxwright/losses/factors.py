@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 # SPDX-FileCopyrightText: The boxwright authors
-"""Factors on contributions that labels decide: weights of objects, and ignore regions. One place for every term."""
+"""Factors on contributions that labels decide: weights of objects, and ignore regions. One place for every term.
+
+Weights of objects are 0 or more; an object with weight 0 costs nothing, nor do the candidates that it holds.
+"""
 
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from boxwright.errors import ShapeError
@@ -29,23 +32,32 @@ def with_factors(
     if scope in ("own", "image"):
         return contributions
     if scope == "pair":
-        return contributions if targets.weights is None else contributions * _of_pairs(targets.weights, pairs)
-    factor = candidate_factors(preds, targets, pairs)
-    # Not a product: what is ignored may be infinite.
-    return torch.where(factor == 0, torch.zeros_like(contributions), contributions * factor.to(contributions.dtype))
+        return contributions if targets.weights is None else _times(contributions, _of_pairs(targets.weights, pairs))
+    return _times(contributions, candidate_factors(preds, targets, pairs))
 
 
 def candidate_factors(preds: Predictions, targets: Targets, pairs: Assignment) -> Float[Tensor, "B A"]:
-    """Factor of every candidate: its object's weight where matched, else 0 inside an ignore region and 1 elsewhere."""
+    """Factor of every candidate: its object's weight where matched, else 0 inside an ignore region and 1 elsewhere.
+
+    A candidate that several objects hold has the largest of their weights.
+    """
     batch, anchors = preds.logits.shape[:2]
-    factor = torch.ones(batch, anchors, dtype=pairs.weight.dtype, device=preds.logits.device)
+    background = torch.ones(batch, anchors, dtype=pairs.weight.dtype, device=preds.logits.device)
     if targets.ignore is not None:
-        factor = factor.masked_fill(_inside(preds, targets.ignore), 0.0)
+        background = background.masked_fill(in_regions(preds, targets.ignore), 0.0)
     # Pairs that are not valid write to a place behind the last candidate.
     place = torch.where(pairs.valid, pairs.image * anchors + pairs.anchor, batch * anchors)
-    matched = torch.ones_like(pairs.weight) if targets.weights is None else _of_pairs(targets.weights, pairs)
-    flat = torch.cat((factor.flatten(), factor.new_zeros(1))).scatter(0, place, matched.to(factor.dtype))
-    return flat[:-1].view(batch, anchors)
+    weight = torch.ones_like(pairs.weight) if targets.weights is None else _of_pairs(targets.weights, pairs)
+    matched = background.new_full((batch * anchors + 1,), -1.0).scatter_reduce(
+        0, place, weight.to(background.dtype), "amax"
+    )
+    matched = matched[:-1].view(batch, anchors)
+    return torch.where(matched < 0, background, matched)
+
+
+def _times(contributions: Tensor, factor: Tensor) -> Tensor:
+    # Not only a product: what is ignored may be infinite.
+    return torch.where(factor == 0, torch.zeros_like(contributions), contributions * factor.to(contributions.dtype))
 
 
 def _of_pairs(weights: Tensor, pairs: Assignment) -> Tensor:
@@ -53,8 +65,8 @@ def _of_pairs(weights: Tensor, pairs: Assignment) -> Tensor:
     return torch.where(pairs.valid, of, torch.ones_like(of))
 
 
-def _inside(preds: Predictions, regions: Tensor) -> Tensor:
-    """(B, A) whether a cell's centre lies in a region; for queries, more than half of the predicted box."""
+def in_regions(preds: Predictions, regions: Float[Tensor, "B I 4"]) -> Bool[Tensor, "B A"]:
+    """Whether a cell's centre lies in a region; for queries, more than half of the predicted box in a single one."""
     inside = torch.zeros(preds.logits.shape[:2], dtype=torch.bool, device=preds.logits.device)
     boxes = None if preds.grid is not None else preds.boxes
     for region in regions.unbind(dim=1):  # one at a time: nothing of size (images, regions, candidates)

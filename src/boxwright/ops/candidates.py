@@ -2,35 +2,60 @@
 # SPDX-FileCopyrightText: The boxwright authors
 """Which grid cells lie inside which object, from labels, grid and image size alone (architecture idea 9)."""
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from boxwright.errors import ShapeError
+from boxwright.ops.strips import BORDER as BORDER
+from boxwright.ops.strips import Strips, level_cells, rectangle_strips, rotated_strips, runs_of_strips
 from boxwright.structures import Candidates, Grid, Targets
 
-BORDER = 1e-9  # px; a centre counts as inside when it is farther than this from every side (spec/losses B.6)
 RUN_CELLS = 4  # cells in a run at most: longer runs share more work among their pairs, shorter ones waste less
 
 
-def lay_out_candidates(targets: Targets, grid: Grid) -> Candidates:
+class LayoutRules(NamedTuple):
+    """What decides, beside containment, which cells an object may take."""
+
+    min_side: float = 0.0  # px; shorter sides are widened to it around the centre, for the containment test only
+    level_range: tuple[float, float] | None = None  # cells; the levels on which sqrt(w h) lies in it, see `_on_level`
+    smallest_side: float = 0.0  # px; objects with a shorter side hold no cell
+    swapped_sides: bool = False  # measure widths in heights of the image and the reverse (compatibility)
+    flat_objects: bool = False  # objects without area may hold cells when widened, or when oriented (compatibility)
+
+    @classmethod
+    def of(cls, candidates: Candidates) -> "LayoutRules":
+        """The rules a layout was made by."""
+        return cls(*(getattr(candidates, name) for name in cls._fields))
+
+
+def lay_out_candidates(targets: Targets, grid: Grid, rules: LayoutRules | None = None) -> Candidates:
     """Every (object, cell) pair of a batch as runs of neighbouring cells, with host-known counts.
 
-    Slots that are not valid, and boxes without area, hold no cell. Works on the host: targets elsewhere cost one sync.
+    Slots that are not valid, and boxes without area, hold no cell. A cell on the border is outside an axis-aligned box
+    and inside an oriented one. Works on the host: targets elsewhere cost one sync.
 
     Raises:
-        ShapeError: a valid slot has a negative label or a box that is not finite.
+        ShapeError: a valid slot has a negative label or a box that is not finite, or the grid has priors.
     """
-    boxes, labels, valid = _on_host(targets)
-    _check(boxes, labels, valid)
+    if grid.level_priors:
+        raise ShapeError(
+            "candidates inside boxes: expected a grid with one candidate for each cell, got one with priors; "
+            "use the assigner AnchorRatio for anchor-based heads"
+        )
+    rules = rules or LayoutRules()
+    boxes, labels, valid = read_targets(targets)
     batch, slots = labels.shape
     image, slot = np.nonzero(valid)
     box = boxes[image, slot]
-    rectangles = [_rectangle(box, shape, stride) for shape, stride in zip(grid.shapes, grid.level_strides, strict=True)]
-    # (objects, levels): by object first, then level, as the order of pairs wants it.
-    column, columns, row, rows = (np.stack(part, axis=1) for part in zip(*rectangles, strict=True))
-    inside, runs = (columns * rows).sum(axis=1), (-(-columns // RUN_CELLS) * rows).sum(axis=1)
-    first, length = _runs(image, column, columns, row, rows, grid)
+    large = _large_enough(box, grid, rules)
+    image, slot, box = image[large], slot[large], box[large]
+    strips = (rotated_strips if targets.oriented else rectangle_strips)(_widened(box, rules.min_side), grid)
+    if rules.level_range is not None:
+        strips = strips.only(_on_level(box, strips, grid, rules.level_range).ravel())
+    inside, runs, first, length = runs_of_strips(strips, image, grid, RUN_CELLS)
     kept = inside > 0
     image, inside, runs = image[kept], inside[kept], runs[kept]
     return Candidates(
@@ -45,15 +70,20 @@ def lay_out_candidates(targets: Targets, grid: Grid) -> Candidates:
         labels_below=int(labels[valid].max(initial=-1)) + 1,
         shapes=grid.shapes,
         level_strides=grid.level_strides,
+        oriented=targets.oriented,
+        **rules._asdict(),
     )
 
 
-def check_candidates(candidates: Candidates, targets: Targets, grid: Grid, classes: int) -> None:
-    """Raises when a layout was made for other targets, another grid, or labels that the predictions do not have.
+def check_candidates(
+    candidates: Candidates, targets: Targets, grid: Grid, classes: int, rules: LayoutRules | None = None
+) -> None:
+    """Raises when a layout was made for other targets, another grid, other rules, or labels the predictions lack.
 
     Raises:
         ShapeError: saying which.
     """
+    rules = rules or LayoutRules()
     if (candidates.shapes, candidates.level_strides) != (grid.shapes, grid.level_strides):
         raise ShapeError(
             f"Targets.candidates: expected a layout for levels {grid.shapes} with strides {grid.level_strides} as in "
@@ -65,6 +95,12 @@ def check_candidates(candidates: Candidates, targets: Targets, grid: Grid, class
             f"Targets.candidates: expected a layout for (B, M) = {tuple(targets.labels.shape)}, got "
             f"{(len(candidates.cells), candidates.slots)}; call `Criterion.prepare` again after changing the targets"
         )
+    if candidates.oriented != targets.oriented or LayoutRules.of(candidates) != rules:
+        raise ShapeError(
+            f"Targets.candidates: expected a layout with {rules}, oriented={targets.oriented}, got one with "
+            f"{LayoutRules.of(candidates)}, oriented={candidates.oriented}; prepare targets with the criterion that "
+            "reads them, and give all its assigners the same such options"
+        )
     if candidates.labels_below > classes:
         raise ShapeError(
             f"Targets.labels: expected class indices below {classes}, the number of classes the predictions have, "
@@ -72,11 +108,18 @@ def check_candidates(candidates: Candidates, targets: Targets, grid: Grid, class
         )
 
 
-def _on_host(targets: Targets) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def read_targets(targets: Targets) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Boxes, labels and validity on the host, checked; targets elsewhere cost one sync.
+
+    Raises:
+        ShapeError: a valid slot has a negative label or a box that is not finite.
+    """
     # One copy, so that targets on a device cost one sync and not three.
     parts = (targets.boxes, targets.labels[..., None].to(targets.boxes.dtype), targets.valid[..., None])
     packed = torch.cat([part.to(targets.boxes.dtype) for part in parts], dim=-1).cpu().double().numpy()
-    return packed[..., :4], packed[..., 4].astype(np.int64), packed[..., 5] > 0
+    boxes, labels, valid = packed[..., :-2], packed[..., -2].astype(np.int64), packed[..., -1] > 0
+    _check(boxes, labels, valid)
+    return boxes, labels, valid
 
 
 def _check(boxes: np.ndarray, labels: np.ndarray, valid: np.ndarray) -> None:
@@ -91,39 +134,48 @@ def _check(boxes: np.ndarray, labels: np.ndarray, valid: np.ndarray) -> None:
             )
 
 
-def _rectangle(box: np.ndarray, shape: tuple[int, int], stride: int) -> tuple[np.ndarray, ...]:
-    """First column, columns, first row and rows of the cells inside each box; no columns and rows if there is none."""
-    sides = []
-    for low, high, cells in ((box[:, 0], box[:, 2], shape[1]), (box[:, 1], box[:, 3], shape[0])):
-        centres = (np.arange(cells) + 0.5) * stride
-        first = np.searchsorted(centres, low + BORDER, side="right")
-        sides += [first, np.maximum(np.searchsorted(centres, high - BORDER, side="left") - first, 0)]
-    column, columns, row, rows = sides
-    empty = (columns == 0) | (rows == 0)
-    return column, np.where(empty, 0, columns), row, np.where(empty, 0, rows)
+def _sides(box: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    if box.shape[1] == 5:
+        return box[:, 2], box[:, 3]
+    return box[:, 2] - box[:, 0], box[:, 3] - box[:, 1]
 
 
-def _runs(
-    image: np.ndarray, column: np.ndarray, columns: np.ndarray, row: np.ndarray, rows: np.ndarray, grid: Grid
-) -> tuple[np.ndarray, np.ndarray]:
-    """First cell (image * A + anchor) and length of every run, by object, level and row."""
-    height, width = (np.array([shape[axis] for shape in grid.shapes]) for axis in (0, 1))
-    level_first = np.cumsum(height * width) - height * width
-    cells = int((height * width).sum())
-    start = (image[:, None] * cells + level_first + row * width + column).ravel()
-    step = np.broadcast_to(width, rows.shape).ravel()
-    across = -(-columns // RUN_CELLS)
-    rectangle, number = _expand((across * rows).ravel())
-    line, part = np.divmod(number, across.ravel()[rectangle])
-    skipped = part * RUN_CELLS
-    first = start[rectangle] + line * step[rectangle] + skipped
-    return first, np.minimum(columns.ravel()[rectangle] - skipped, RUN_CELLS)
+def _large_enough(box: np.ndarray, grid: Grid, rules: LayoutRules) -> np.ndarray:
+    """Objects with area whose sides reach the smallest allowed."""
+    width, height = _sides(box)
+    large: np.ndarray = np.full(len(box), rules.flat_objects) | ((width > 0) & (height > 0))
+    if rules.swapped_sides:
+        rows, columns = grid.image_size
+        width, height = width / columns * rows, height / rows * columns
+    if rules.smallest_side:
+        large &= (width >= rules.smallest_side) & (height >= rules.smallest_side)
+    return large
 
 
-def _expand(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For counts (2, 3): owners 0 0 1 1 1 and positions 0 1 0 1 2 within each."""
-    owner = np.repeat(np.arange(len(counts)), counts)
-    return owner, np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
+def _widened(box: np.ndarray, min_side: float) -> np.ndarray:
+    if not min_side:
+        return box
+    if box.shape[1] == 5:
+        return np.concatenate((box[:, :2], np.maximum(box[:, 2:4], min_side), box[:, 4:]), axis=1)
+    centre, sides = (box[:, :2] + box[:, 2:]) / 2, np.maximum(box[:, 2:] - box[:, :2], min_side)
+    return np.concatenate((centre - sides / 2, centre + sides / 2), axis=1)
+
+
+def _on_level(box: np.ndarray, strips: Strips, grid: Grid, level_range: tuple[float, float]) -> np.ndarray:
+    """(objects, levels): whether sqrt(w h) is in the range of the level, or no level in range holds a cell.
+
+    The finest level has no lower end and the coarsest no upper one.
+    """
+    width, height = _sides(box)
+    cells = np.sqrt(np.maximum(width * height, 0))[:, None] / np.array(grid.level_strides, dtype=np.float64)
+    allowed = (cells >= level_range[0]) & (cells <= level_range[1])
+    allowed[:, 0] = cells[:, 0] <= level_range[1]
+    allowed[:, -1] = cells[:, -1] >= level_range[0]
+    if len(grid.shapes) == 1:
+        allowed[:] = True
+    held = (level_cells(strips, len(box), grid) * allowed).sum(axis=1) > 0
+    result: np.ndarray = allowed | ~held[:, None]
+    return result
 
 
 def _tensor(values: np.ndarray) -> Tensor:

@@ -49,3 +49,33 @@ def expected_distance(logits: Float[Tensor, "*n side_bins"], num_bins: int) -> F
         by_bin = torch.unflatten(logits.transpose(-1, -2), -2, (4, num_bins)).softmax(dim=-2)
         return torch.matmul(bins, by_bin).transpose(-1, -2)
     return torch.matmul(torch.unflatten(logits, -1, (4, num_bins)).softmax(dim=-1), bins)
+
+
+def decode_rotated(
+    points: Float[Tensor, "*n 2"], distances: Float[Tensor, "*n 4"], theta: Float[Tensor, "*n"]
+) -> Float[Tensor, "*n 5"]:
+    """Oriented boxes (cx, cy, w, h, theta) whose sides lie at the given distances, measured in the box's own frame.
+
+    >>> quarter = torch.tensor(torch.pi / 2)
+    >>> [round(x, 4) for x in decode_rotated(torch.zeros(2), torch.tensor([1.0, 1.0, 3.0, 1.0]), quarter).tolist()]
+    [-0.0, 1.0, 4.0, 2.0, 1.5708]
+    """
+    left, top, right, bottom = distances.unbind(-1)
+    u, v = (right - left) / 2, (bottom - top) / 2
+    cos, sin = torch.cos(theta), torch.sin(theta)
+    cx, cy = points[..., 0] + u * cos - v * sin, points[..., 1] + u * sin + v * cos
+    # One plane per coordinate, as `decode_distances` writes them.
+    return torch.stack((cx, cy, left + right, top + bottom, theta)).movedim(0, -1)
+
+
+def encode_rotated(points: Float[Tensor, "*n 2"], boxes: Float[Tensor, "*n 5"]) -> Float[Tensor, "*n 4"]:
+    """Distances from each point to the sides of its oriented box in the box's own frame; inverse of `decode_rotated`.
+
+    >>> encode_rotated(torch.zeros(2), torch.tensor([1.0, 0.0, 4.0, 2.0, 0.0])).tolist()
+    [1.0, 1.0, 3.0, 1.0]
+    """
+    cx, cy, w, h, theta = boxes.unbind(-1)
+    dx, dy = cx - points[..., 0], cy - points[..., 1]
+    cos, sin = torch.cos(theta), torch.sin(theta)
+    u, v = dx * cos + dy * sin, dy * cos - dx * sin
+    return torch.stack((w / 2 - u, h / 2 - v, w / 2 + u, h / 2 + v), dim=-1)

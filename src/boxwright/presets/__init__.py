@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from boxwright.engine.recipe import Recipe
 
 
-def _yolov8(size: str, num_classes: int = 80) -> "Recipe":
+def _yolov8(size: str, num_classes: int = 80, **options: Any) -> "Recipe":
     from boxwright.presets.yolov8 import yolov8
 
-    return yolov8(size, num_classes)  # type: ignore[arg-type]
+    return yolov8(size, num_classes, **options)  # type: ignore[arg-type]
 
 
 PRESETS: "dict[str, Callable[..., Recipe]]" = {f"yolov8{size}": partial(_yolov8, size) for size in "nsmlx"}

@@ -11,10 +11,8 @@ from typing import Literal
 from boxwright.data.augment.pipeline import AugmentConfig
 from boxwright.data.dataset import DataConfig
 from boxwright.engine.recipe import Recipe
-from boxwright.losses.assign.task_aligned import TaskAligned
-from boxwright.losses.criterion import Criterion, Rule, Weighted
-from boxwright.losses.terms.box import BoxOverlap, DistanceBins
-from boxwright.losses.terms.scores import SoftScores
+from boxwright.losses.criterion import Criterion
+from boxwright.losses.dense_recipes import yolov8_detect
 from boxwright.models.backbones.csp import CSPConfig
 from boxwright.models.detector import DetectorConfig
 from boxwright.models.heads.anchor_free import AnchorFreeConfig
@@ -32,18 +30,20 @@ SCALES: dict[Size, tuple[float, float, int]] = {
 }
 
 
-def yolov8(size: Size = "n", num_classes: int = 80) -> Recipe:
-    """The complete recipe of one size."""
+def yolov8(size: Size = "n", num_classes: int = 80, *, exclusive: bool = False) -> Recipe:
+    """The complete recipe of one size; `exclusive` where every object has exactly one of the classes."""
     return Recipe(
         name=f"yolov8{size}",
-        model=yolov8_model(size, num_classes),
+        model=yolov8_model(size, num_classes, exclusive=exclusive),
         criterion=yolov8_criterion(),
         data=DataConfig(),
         augment=AugmentConfig(),
     )
 
 
-def yolov8_model(size: Size = "n", num_classes: int = 80, num_bins: int = 16) -> DetectorConfig:
+def yolov8_model(
+    size: Size = "n", num_classes: int = 80, num_bins: int = 16, *, exclusive: bool = False
+) -> DetectorConfig:
     """The network of one size."""
     depth, width, widest = SCALES[size]
 
@@ -56,21 +56,10 @@ def yolov8_model(size: Size = "n", num_classes: int = 80, num_bins: int = 16) ->
     return DetectorConfig(
         backbone=CSPConfig(widths=channels(64, 128, 256, 512, 1024), depths=tuple(map(repeats, (3, 6, 6, 3)))),
         neck=PANConfig(widths=channels(256, 512, 1024), depth=repeats(3)),
-        head=AnchorFreeConfig(num_classes=num_classes, num_bins=num_bins),
+        head=AnchorFreeConfig(num_classes=num_classes, num_bins=num_bins, exclusive=exclusive),
     )
 
 
 def yolov8_criterion() -> Criterion:
     """One rule: task-aligned top 10, CIoU, distance bins and soft class scores."""
-    return Criterion(
-        rules={
-            "main": Rule(
-                assigner=TaskAligned(topk=10, alpha=0.5, beta=6.0),
-                terms={
-                    "box": Weighted(term=BoxOverlap(overlap="ciou"), gain=7.5),
-                    "cls": Weighted(term=SoftScores(), gain=0.5),
-                    "dfl": Weighted(term=DistanceBins(), gain=1.5),
-                },
-            )
-        }
-    )
+    return yolov8_detect()

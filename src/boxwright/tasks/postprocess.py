@@ -12,6 +12,7 @@ from torch import Tensor
 from boxwright.errors import ConfigError, ShapeError
 from boxwright.ops.letterbox import Letterbox
 from boxwright.ops.nms import class_aware_nms
+from boxwright.ops.scores import class_probabilities, score_limit
 from boxwright.structures import Detections, Predictions, at_least_float32
 
 MAX_CANDIDATES = 30_000  # best-scored rows of an image that suppression looks at
@@ -39,9 +40,10 @@ def postprocess(
 ) -> list[Kept]:
     """The kept rows of every image of the batch.
 
-    A candidate counts when a score is above `conf`. With `multi_label` it gives one row per class above `conf`,
-    otherwise one row of its best class; `classes` then keeps only the listed labels. Only candidates that count are
-    decoded. Equal scores keep the order of candidates. Syncs with the device once per call for the rows.
+    A score is what `ops.scores.class_probabilities` says. A candidate counts when a score is above `conf`. With
+    `multi_label` it gives one row per class above `conf`, otherwise one row of its best class; `classes` then keeps
+    only the listed labels. Only candidates that may count are decoded. Equal scores keep the order of candidates. Syncs
+    with the device once per call for the rows.
 
     Source: spec/architectures section 6.4.
 
@@ -50,19 +52,21 @@ def postprocess(
     """
     _check_classes(classes, preds.logits.shape[2])
     with torch.no_grad():
-        # Reduce over classes first: the sigmoid never falls, so its maximum is the sigmoid of the maximum.
-        best = at_least_float32(preds.logits.amax(dim=2)).sigmoid()
-        image, anchor = (best > conf).nonzero(as_tuple=True)
-        logits = at_least_float32(preds.logits[image, anchor])
+        # Reduce over classes first: nothing is above its limit.
+        limit = score_limit(preds.logits, preds.exclusive, preds.objectness)
+        image, anchor = (limit > conf).nonzero(as_tuple=True)
+        logits = preds.logits[image, anchor]
+        objectness = None if preds.objectness is None else preds.objectness[image, anchor]
         boxes = _decode(preds, image, anchor)
+        scores = class_probabilities(logits, preds.exclusive, objectness)
         if multi_label:
-            scores = logits.sigmoid_()
             row, label = (scores > conf).nonzero(as_tuple=True)
-            score = scores[row, label]
         else:
-            highest, label = logits.max(dim=1)
-            score = highest.sigmoid()
-            row = torch.arange(len(score), device=score.device)
+            # By logits: probabilities near 1 round to equal ones.
+            best = logits.argmax(dim=1)
+            row = (scores.gather(1, best[:, None])[:, 0] > conf).nonzero()[:, 0]
+            label = best[row]
+        score = scores[row, label]
         if classes is not None:
             wanted = torch.isin(label, torch.tensor(list(classes), dtype=torch.int64, device=label.device))
             row, label, score = row[wanted], label[wanted], score[wanted]
@@ -105,7 +109,9 @@ def finish(
 def _decode(preds: Predictions, image: Tensor, anchor: Tensor) -> Tensor:
     raw = at_least_float32(preds.box_raw[image, anchor])
     points, strides = preds.cells.points[anchor].to(raw.dtype), preds.cells.strides[anchor].to(raw.dtype)
-    return preds.decoder(raw, points, strides)
+    if preds.cells.prior_wh is None:
+        return preds.decoder(raw, points, strides)
+    return preds.decoder(raw, points, strides, preds.cells.prior_wh[anchor].to(raw.dtype))
 
 
 def _suppress(

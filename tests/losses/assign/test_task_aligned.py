@@ -5,11 +5,12 @@ import itertools
 
 import pytest
 import torch
-from tests.losses.scenes import SIZE, generator, make_targets, random_predictions, random_targets
+from tests.losses.scenes import SIZE, generator, make_targets, oriented, random_predictions, random_targets
 from tests.reference import task_aligned as reference
 
+from boxwright.errors import ConfigError, ShapeError
 from boxwright.losses.assign import TaskAligned
-from boxwright.losses.assign import task_aligned as module
+from boxwright.losses.assign import scene as module
 from boxwright.ops import chunks
 from boxwright.ops.candidates import lay_out_candidates
 from boxwright.ops.decode import Distance
@@ -38,9 +39,12 @@ def weights(pairs: Assignment) -> dict[tuple[int, int], float]:
     return dict(zip(keys, pairs.weight[valid].tolist(), strict=True))
 
 
-def by_reference(preds: Predictions, targets: Targets, **options: object) -> reference.Reference:
+def by_reference(
+    preds: Predictions, targets: Targets, scores: torch.Tensor | None = None, **options: object
+) -> reference.Reference:
     # From the numbers the assigner sees: a float32 score is the float64 reading of that float32.
-    scores, boxes = preds.logits.detach().sigmoid().double().numpy(), preds.boxes.double().numpy()
+    scores = preds.logits.detach().sigmoid() if scores is None else scores
+    scores, boxes = scores.double().numpy(), preds.boxes.double().numpy()
     points, wanted = preds.grid.points.double().numpy(), targets.boxes.double().numpy()
     return reference.assign(
         scores, boxes, points, targets.labels.numpy(), wanted, targets.valid.numpy(), **{"topk": 10, **options}
@@ -277,3 +281,194 @@ def test_slots_are_those_of_real_candidates_only():
     targets = prepared(make_targets([(0, 0, 16, 8), (5, 5, 7, 7), (0, 0, 96, 64)]), preds)
 
     assert len(TaskAligned()(preds, targets).image) == 12
+
+
+@pytest.mark.parametrize("switches", SWITCHES, ids=lambda s: "-".join(s.values()))
+@pytest.mark.parametrize(("topk", "topk2"), [(7, 1), (10, 3), (3, 3), (2, 5)])
+@pytest.mark.parametrize("seed", range(3))
+def test_second_topk_equals_brute_force(seed, topk, topk2, switches):
+    source = generator(20 + seed)
+    counts = [(9, 3), (40, 0), (6, 12)][seed]
+    preds = random_predictions(source, 2, (64, 64))
+    targets = random_targets(source, counts, (64, 64))
+
+    pairs = TaskAligned(topk=topk, topk2=topk2, **switches)(preds, prepared(targets, preds))
+
+    assert_equal(pairs, by_reference(preds, targets, topk=topk, topk2=topk2, **switches), 1e-9)
+
+
+@pytest.mark.parametrize("switches", SWITCHES, ids=lambda s: "-".join(s.values()))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_second_topk_breaks_ties_by_the_lowest_cell(switches, dtype):
+    grid = grid_for_image((64, 64), (8, 16))
+    cells = len(grid.points)
+    raw = torch.ones(1, cells, 4, dtype=dtype)
+    raw[:, :30] = -90  # boxes far away: metric 0 in the first cells
+    preds = Predictions(torch.zeros(1, cells, 1, dtype=dtype), raw, Distance(num_bins=1), grid)
+    targets = make_targets([(0, 0, 64, 64), (8, 8, 40, 40), (0, 0, 30, 20)], dtype=dtype)
+    options = {"topk": 20, "topk2": 12, **switches}
+
+    pairs = TaskAligned(**options)(preds, prepared(targets, preds))
+
+    assert_equal(pairs, by_reference(preds, targets, **options), 1e-5 if dtype == torch.float32 else 1e-9)
+
+
+def test_seven_then_one_finds_a_cell_for_an_object_that_one_alone_loses():
+    # Two boxes like the same cell best; the smaller overlaps it more. With topk 1 the larger ends with nothing.
+    grid = grid_for_image((32, 64), (32,))
+    # Cell 0 predicts (0, 0, 32, 32), cell 1 predicts (0, 0, 64, 32).
+    raw = torch.tensor([[[16.0, 16.0, 16.0, 16.0], [48.0, 16.0, 16.0, 16.0]]]).double() / 32
+    logits = torch.tensor([[[2.0], [-12.0]]]).double()
+    preds = Predictions(logits, raw, Distance(num_bins=1), grid)
+    targets = prepared(make_targets([(0, 0, 64, 32), (0, 0, 30, 32)]), preds)
+
+    one, seven_then_one = TaskAligned(topk=1)(preds, targets), TaskAligned(topk=7, topk2=1)(preds, targets)
+
+    assert owners(one) == {(0, 0): 1}
+    assert owners(seven_then_one) == {(0, 0): 1, (0, 1): 0}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_in_a_crowd_seven_then_one_is_not_one(seed):
+    source = generator(30 + seed)
+    preds = random_predictions(source, 1, (64, 64))
+    targets = random_targets(source, (25,), (64, 64))
+
+    one, seven_then_one = (
+        TaskAligned(**k)(preds, prepared(targets, preds)) for k in ({"topk": 1}, {"topk": 7, "topk2": 1})
+    )
+
+    assert_equal(seven_then_one, by_reference(preds, targets, topk=7, topk2=1), 1e-9)
+    assert owners(seven_then_one) != owners(one)
+    served = list(owners(seven_then_one).values())
+    assert len(set(served)) == len(served)  # with topk 1 alone, winners of contests may hold two cells
+
+
+@pytest.mark.parametrize("switches", SWITCHES, ids=lambda s: "-".join(s.values()))
+@pytest.mark.parametrize("seed", range(4))
+def test_oriented_boxes_equal_brute_force(seed, switches):
+    source = generator(40 + seed)
+    counts = [(3, 0, 5), (12, 1), (0, 0), (30, 2)][seed]
+    options = [{}, {"min_side": 16.0}, {}, {"topk": 7, "topk2": 1, "smallest_side": 20.0}][seed] | switches
+    preds = random_predictions(source, len(counts), (64, 64))
+    preds, targets = oriented(preds, random_targets(source, counts, (64, 64)), source)
+    assigner = TaskAligned(overlap="probiou", **options)
+
+    pairs = assigner(preds, assigner.prepare(targets, preds.grid))
+
+    assert_equal(pairs, by_reference(preds, targets, **options), 1e-8)
+
+
+def test_oriented_float32_equals_brute_force():
+    source = generator(50)
+    preds = random_predictions(source, 2, (64, 64), dtype=torch.float32)
+    preds, targets = oriented(preds, random_targets(source, (25, 4), (64, 64), dtype=torch.float32), source)
+    assigner = TaskAligned(overlap="probiou")
+
+    pairs = assigner(preds, assigner.prepare(targets, preds.grid))
+
+    # Weights go with the sixth power of an overlap known to about 2e-6.
+    assert_equal(pairs, by_reference(preds, targets), 5e-5)
+
+
+@pytest.mark.parametrize("validity", ["mask", "sum"])
+@pytest.mark.parametrize("seed", range(3))
+def test_widened_boxes_equal_brute_force(seed, validity):
+    source = generator(60 + seed)
+    preds = random_predictions(source, 1, (64, 64))
+    targets = make_targets(
+        [(10, 10, 13, 30), (30, 30, 33, 33), (40, 5, 40, 20), (0, 0, 60, 60), (50, 50, 64, 52), (-40, -2, 3, 9)]
+    )
+    options = {"min_side": 16.0, "validity": validity, "zero_metric_positives": "lowest_index"}
+    assigner = TaskAligned(**options)
+
+    pairs = assigner(preds, assigner.prepare(targets, preds.grid))
+
+    assert_equal(pairs, by_reference(preds, targets, **options), 1e-9)
+
+
+def test_the_second_stride_is_that_of_the_grid():
+    targets = make_targets([(10, 10, 13, 30)])
+    for strides, side in (((8, 16, 32), 16.0), ((4, 8), 8.0), ((8,), 8.0)):
+        grid = grid_for_image((64, 64), strides)
+
+        candidates = TaskAligned(min_side="second_stride").prepare(targets, grid).candidates
+
+        assert candidates.min_side == side
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("exclusive", [False, True])
+@pytest.mark.parametrize("objectness", [False, True])
+def test_scores_are_the_probabilities_that_the_head_means(exclusive, objectness, dtype):
+    source = generator(70)
+    preds = random_predictions(source, 2, (64, 64), dtype=dtype)
+    plane = torch.randn(preds.logits.shape[:2], generator=source).to(dtype)
+    preds = dataclasses.replace(preds, exclusive=exclusive, objectness=plane if objectness else None)
+    targets = random_targets(source, (6, 9), (64, 64), dtype=dtype)
+    z = preds.logits.detach().double()
+    scores = z.sigmoid()
+    if exclusive:
+        total = z.exp().sum(dim=-1, keepdim=True)
+        scores = z.exp() / (total if objectness else 1 + total)
+    if objectness:
+        scores = scores * plane.double().sigmoid()[..., None]
+
+    pairs = TaskAligned()(preds, prepared(targets, preds))
+
+    assert_equal(pairs, by_reference(preds, targets, scores), 5e-5 if dtype == torch.float32 else 1e-9)
+
+
+def test_one_exclusive_class_is_a_sigmoid():
+    source = generator(71)
+    preds = random_predictions(source, 2)
+    preds = dataclasses.replace(preds, logits=preds.logits[..., :1])
+    targets = dataclasses.replace(t := random_targets(source, (6, 9)), labels=torch.zeros_like(t.labels))
+    targets = prepared(targets, preds)
+
+    plain, exclusive = (TaskAligned()(dataclasses.replace(preds, exclusive=e), targets) for e in (False, True))
+
+    assert weights(exclusive) == pytest.approx(weights(plain), rel=1e-12)
+
+
+def test_exclusive_scores_of_extreme_logits_are_finite():
+    preds = random_predictions(generator(72), 1, dtype=torch.float32)
+    logits = torch.where(preds.logits > -1, 1e4, -1e4)
+    preds = dataclasses.replace(preds, logits=logits, exclusive=True)
+
+    pairs = TaskAligned()(preds, prepared(random_targets(generator(72), (6,), dtype=torch.float32), preds))
+
+    assert pairs.weight.isfinite().all()
+    assert pairs.normalizer.isfinite()
+
+
+@pytest.mark.parametrize(("turned", "overlap"), [(True, "ciou"), (False, "probiou")])
+def test_the_overlap_has_to_be_one_of_the_targets_kind_of_boxes(turned, overlap):
+    source = generator(73)
+    preds, targets = random_predictions(source, 1), random_targets(source, (3,))
+    if turned:
+        preds, targets = oriented(preds, targets, source)
+
+    with pytest.raises(ShapeError, match=f"TaskAligned.overlap: expected .* got {overlap}"):
+        TaskAligned(overlap=overlap)(preds, prepared(targets, preds))
+
+
+def test_a_second_topk_of_nothing_is_refused_in_python_too():
+    with pytest.raises(ConfigError, match=r"TaskAligned.topk2: expected at least 1, got 0"):
+        TaskAligned(topk2=0)
+
+
+@pytest.mark.parametrize("switches", SWITCHES, ids=lambda s: "-".join(s.values()))
+@pytest.mark.parametrize("seed", range(6))
+def test_crowds_with_many_zero_metrics_equal_brute_force(seed, switches):
+    # Half of all cells predict a far box: zero metrics enter top-ks and conflicts, which golden files avoid.
+    source = generator(80 + seed)
+    preds = random_predictions(source, 2, (64, 64), bins=1)
+    far = torch.rand(2, len(preds.grid.points), 1, generator=source) < 0.8
+    raw = torch.where(far, torch.tensor([-90.0, -90.0, 91.0, 91.0]).double(), preds.box_raw.detach())
+    preds = dataclasses.replace(preds, box_raw=raw)
+    targets = random_targets(source, (8, 14), (64, 64))
+
+    pairs = TaskAligned(topk=13, **switches)(preds, prepared(targets, preds))
+
+    assert_equal(pairs, by_reference(preds, targets, topk=13, **switches), 1e-9)

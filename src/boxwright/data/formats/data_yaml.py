@@ -60,7 +60,15 @@ def read_data_yaml(path: Path) -> DatasetHeader:
     splits = _splits(reader, root)
     _remark_on_other_keys(reader)
     return DatasetHeader(
-        "yolo", root, path, tuple(names), tuple(class_ids), splits, tuple(reader.problems), _kpt_shape(reader)
+        "yolo",
+        root,
+        path,
+        tuple(names),
+        tuple(class_ids),
+        splits,
+        tuple(reader.problems),
+        _kpt_shape(reader),
+        _exclusive(reader),
     )
 
 
@@ -238,6 +246,17 @@ def _kpt_shape(reader: _Reader) -> tuple[int, int] | None:
     if len(numbers) != 2 or numbers[0] is None or numbers[0] < 1 or numbers[1] not in (2, 3):
         raise reader.error("kpt_shape", f"expected [number of keypoints, 2 or 3], got {_as_text(value)}")
     return numbers[0], numbers[1]
+
+
+def _exclusive(reader: _Reader) -> bool | None:
+    value = reader.get("exclusive")
+    if value is None:
+        return None
+    if not isinstance(value, Scalar) or value.kind != "bool":
+        raise reader.error(
+            "exclusive", f"expected true (every object has exactly one of the classes) or false, got {_as_text(value)}"
+        )
+    return value.text.strip().lower() in ("true", "yes", "on")
 
 
 def _integer(value: Value) -> int | None:

@@ -2,24 +2,40 @@
 # SPDX-FileCopyrightText: The boxwright authors
 """Task-aligned assignment: each object takes the candidates that score and fit best together."""
 
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 from torch import Tensor
 
 from boxwright.config import component
 from boxwright.errors import ConfigError
-from boxwright.ops.candidates import RUN_CELLS, check_candidates, lay_out_candidates
-from boxwright.ops.chunks import image_chunks, pieces
+from boxwright.losses.assign.fit import fit_of_runs, fit_of_shortlist, shortlist_of
+from boxwright.losses.assign.keypoint_fit import KeypointFit
+from boxwright.losses.assign.mask_fit import MaskFit
+from boxwright.losses.assign.scene import AssignOverlap, Scene
+from boxwright.losses.assign.topk import among_best, by_object_then_best, expand
+from boxwright.ops.candidates import RUN_CELLS, LayoutRules, check_candidates, lay_out_candidates
 from boxwright.ops.collective import sum_over_ranks
-from boxwright.ops.overlap import BoxPlanes, OverlapName, overlap_of_planes
-from boxwright.structures import Assignment, Candidates, Grid, Predictions, Targets, at_least_float32
+from boxwright.structures import Assignment, Grid, Predictions, Targets
 
 PEAK_EPSILON = 1e-9  # unit of the metric; keeps 0 / 0 away from an object whose best metric is 0 (spec/losses C.2.8)
-EVERY = slice(None)
-CACHE_PAIRS = 1 << 15  # pairs worked on at once: a dozen float32 values of each stay in a core's cache
+
+
+def _fit_name(value: Any) -> str:
+    kind = value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
+    return str(kind) if kind is not None or not callable(value) else "custom"
+
+
+# YAML can only name built-ins; in Python any callable of the form `fit.Fit` does.
+AnyFit = Annotated[
+    Annotated[KeypointFit, Tag("keypoint_fit")]
+    | Annotated[MaskFit, Tag("mask_fit")]
+    | Annotated[Callable[..., Tensor], Tag("custom")],
+    Discriminator(_fit_name),
+]
 
 
 @component
@@ -28,7 +44,8 @@ class TaskAligned:
 
     A cell wanted by several objects goes to the one that overlaps its box most. The weight of a pair is its metric,
     scaled so that an object's best pair has the object's best overlap; the normalizer is the sum of weights over all
-    ranks, at least 1.
+    ranks, at least 1. Scores are the classes' probabilities: by sigmoid, or by softmax for exclusive classes, times the
+    objectness of heads that have one. Oriented targets ask for the overlap "probiou".
     Only pairs of `Targets.candidates` are scored: no tensor of (images, objects, anchors) exists.
 
     Source: TOOD, Feng et al. 2021, arXiv:2108.07755. Deviation: overlap is CIoU, as YOLOv8 trains.
@@ -36,9 +53,21 @@ class TaskAligned:
 
     kind: Literal["task_aligned"] = "task_aligned"
     topk: Annotated[int, Field(ge=1)] = 10
+    # After conflicts an object keeps its best `topk2` of what it holds: 7 then 1 asks for more rivals than 1 alone.
+    topk2: Annotated[int, Field(ge=1)] | None = None
     alpha: float = 0.5
     beta: float = 6.0
-    overlap: OverlapName = "ciou"
+    overlap: AssignOverlap = "ciou"
+    fit: AnyFit | None = None  # what stands in for the overlap: keypoints, masks, or a callable
+    # Only levels where the box's side sqrt(w h) is this many cells, unless none of them holds a cell; the finest level
+    # takes anything smaller and the coarsest anything larger.
+    level_range: tuple[float, float] | None = None
+    # px; shorter sides are widened to it for the question which cells lie inside, or the second level's stride.
+    min_side: Annotated[float, Field(ge=0)] | Literal["second_stride"] = 0.0
+    # px; objects with a shorter side take no cell. `swapped_size_filter` measures w in heights of the image and h in
+    # widths (compatibility).
+    smallest_side: Annotated[float, Field(ge=0)] = 0.0
+    swapped_size_filter: bool = False
     # A box with fewer than topk non-zero metrics: drop the rest, or fill up in the order of anchors (compatibility).
     zero_metric_positives: Literal["drop", "lowest_index"] = "drop"
     # Who may win a contested cell where every overlap is 0: boxes that contain it, or slot 0 (compatibility).
@@ -49,81 +78,129 @@ class TaskAligned:
     def __post_init__(self) -> None:
         if self.topk < 1:
             raise ConfigError(f"TaskAligned.topk: expected at least 1, got {self.topk}")
+        if self.topk2 is not None and self.topk2 < 1:
+            raise ConfigError(f"TaskAligned.topk2: expected at least 1, got {self.topk2}")
 
     def prepare(self, targets: Targets, grid: Grid) -> Targets:
-        """The targets with their candidate pairs laid out on the host; unchanged where that was done."""
+        """The targets with their candidate pairs laid out on the host; unchanged where that was done.
+
+        Raises:
+            ShapeError: a valid slot has a negative label or a box that is not finite, or a cell has several priors.
+        """
         if targets.candidates is not None:
             return targets
-        return replace(targets, candidates=lay_out_candidates(targets, grid).to(targets.boxes.device))
+        laid_out = lay_out_candidates(targets, grid, self._layout_rules(grid))
+        return replace(targets, candidates=laid_out.to(targets.boxes.device))
 
     @torch.no_grad()
     def __call__(self, preds: Predictions, targets: Targets) -> Assignment:
         """Pairs, with at most `topk` slots for each object; targets without prepared candidates cost one host sync."""
         candidates = self.prepare(targets, preds.cells).candidates
         assert candidates is not None
-        check_candidates(candidates, targets, preds.cells, preds.logits.shape[-1])
-        scene = _Scene.of(preds, targets, candidates, self.overlap)
-        overlap, metric = self._score(scene)
-        pair, alive = self._best(scene, metric)
+        check_candidates(candidates, targets, preds.cells, preds.logits.shape[-1], self._layout_rules(preds.cells))
+        scene = Scene.of(preds, targets, candidates, self.overlap)
+        overlap, metric = self._score(scene, preds, targets)
+        pair = self._best(scene, metric, self.topk)
+        alive = self._may_match(scene, metric, pair)
         pair, alive, orphan = self._resolve(scene, overlap, pair, alive)
+        owner, cell = scene.owner_of(pair), scene.cell_of(pair)
+        image = torch.div(cell, scene.num_anchors, rounding_mode="floor")
+        anchor, target = cell - image * scene.num_anchors, scene.slot.index_select(0, owner).masked_fill_(orphan, 0)
         counts = alive & ~orphan
+        if self.topk2 is not None and self.topk2 != self.topk:
+            alive = among_best(
+                image * candidates.slots + target,
+                torch.where(counts, metric.view(-1).index_select(0, pair), 0.0),
+                alive,
+                cell,
+                anchor,
+                groups=len(candidates.cells) * candidates.slots,
+                topk=self.topk2,
+                zero_metric=self.zero_metric_positives,
+            )
+            counts = alive & ~orphan
         metric, overlap = (torch.where(counts, of.view(-1).index_select(0, pair), 0.0) for of in (metric, overlap))
-        owner = scene.owner_of(pair)
         peak_metric, peak_overlap = (
             of.new_zeros(len(scene.slot)).scatter_reduce_(0, owner, of, "amax") for of in (metric, overlap)
         )
         weight = metric * (peak_overlap / (peak_metric + PEAK_EPSILON)).index_select(0, owner)
-        target, cell = scene.slot.index_select(0, owner).masked_fill_(orphan, 0), scene.cell_of(pair)
         # In the order of cells: terms then read and write neighbours in memory.
-        cell, order = torch.sort(cell, stable=True)
-        target, alive, weight = (part.index_select(0, order) for part in (target, alive, weight))
-        image = torch.div(cell, scene.num_anchors, rounding_mode="floor")
-        normalizer = sum_over_ranks(weight.sum()).clamp(min=1)
-        return Assignment(image, cell - image * scene.num_anchors, target, alive, weight, normalizer)
+        order = torch.sort(cell, stable=True).indices
+        image, anchor, target, alive, weight = (
+            part.index_select(0, order) for part in (image, anchor, target, alive, weight)
+        )
+        return Assignment(image, anchor, target, alive, weight, sum_over_ranks(weight.sum()).clamp(min=1))
 
-    def _score(self, scene: "_Scene") -> tuple[Tensor, Tensor]:
-        """Overlap and metric of every pair; -1 and 0 for objects that do not count."""
-        overlap, metric = (scene.wanted.x1.new_empty(RUN_CELLS, len(scene.owner)) for _ in range(2))
+    def _layout_rules(self, grid: Grid) -> LayoutRules:
+        second = float(grid.level_strides[:2][-1])
+        return LayoutRules(
+            level_range=self.level_range,
+            min_side=second if self.min_side == "second_stride" else self.min_side,
+            smallest_side=self.smallest_side,
+            swapped_sides=self.swapped_size_filter,
+            # Elsewhere they hold no cell anyway.
+            flat_objects=self.validity == "sum" and (self.min_side != 0 or self.overlap == "probiou"),
+        )
+
+    def _score(self, scene: Scene, preds: Predictions, targets: Targets) -> tuple[Tensor, Tensor]:
+        """Overlap (or fit) and metric of every pair; -1 and 0 for objects that do not count."""
+        overlap, metric = (scene.sums.new_empty(RUN_CELLS, len(scene.owner)) for _ in range(2))
+        shortlist = shortlist_of(self.fit)
         for runs in scene.pieces():
             owner, cell = scene.owner[runs], scene.cells(runs)
-            fit = overlap_of_planes(scene.wanted.take(owner), scene.boxes.take(cell), self.overlap).clamp_(min=0)
-            score = _power(scene.logits(owner, cell).sigmoid_(), self.alpha).mul_(_power(fit, self.beta))
-            if self.validity == "sum":
-                ignored = ~scene.sums_up.index_select(0, owner)
-                fit.masked_fill_(ignored, -1.0)
-                score.masked_fill_(ignored, 0.0)
-            overlap[:, runs], metric[:, runs] = fit, score
+            fit = scene.overlaps(owner, cell).clamp_(min=0)
+            if self.fit is not None and shortlist is None:
+                fit = fit_of_runs(self.fit, preds, targets, scene, owner, cell, fit)
+            overlap[:, runs], metric[:, runs] = fit, self._metric(scene, runs, fit)
+        if self.fit is not None and shortlist is not None:
+            topk = shortlist * self.topk
+            pair = self._best(scene, metric, topk)
+            overlap = fit_of_shortlist(self.fit, preds, targets, scene, pair, overlap, min(topk, scene.num_anchors))
+            overlap = _last_repeated(scene, overlap)
+            for runs in scene.pieces():
+                metric[:, runs] = self._metric(scene, runs, overlap[:, runs])
+        if self.validity == "sum":
+            ignored = ~scene.sums_up.index_select(0, scene.owner)
+            overlap.masked_fill_(ignored, -1.0)
+            metric.masked_fill_(ignored, 0.0)
         return overlap, metric
 
-    def _best(self, scene: "_Scene", metric: Tensor) -> tuple[Tensor, Tensor]:
-        """The pair of every slot, each object's best first, and whether it may become a positive.
+    def _metric(self, scene: Scene, runs: slice, fit: Tensor) -> Tensor:
+        scores = scene.scores(scene.owner[runs], scene.cells(runs))
+        return _power(scores, self.alpha).mul_(_power(fit, self.beta))
+
+    def _best(self, scene: Scene, metric: Tensor, topk: int) -> Tensor:
+        """The pair of every slot, each object's best first.
 
         In two rounds, so that few numbers are sorted: an object's `topk` best pairs lie in the `topk` runs with the
         best best pair.
         """
-        topk = min(self.topk, scene.num_anchors)
+        topk = min(topk, scene.num_anchors)
         runs = scene.candidates.object_runs.clamp(max=topk)
-        number, owner = _expand(runs, sum(min(count, topk) for image in scene.candidates.runs_of for count in image))
-        by_best = _by_object_then_best(scene.owner, metric.amax(dim=0))
+        number, owner = expand(runs, sum(min(count, topk) for image in scene.candidates.runs_of for count in image))
+        by_best = by_object_then_best(scene.owner, metric.amax(dim=0))
         run = by_best[scene.first_run.index_select(0, owner).add_(number)].sort().values  # back in the order of cells
         nominee = (run[:, None] + scene.lane.view(-1) * len(scene.owner)).flatten()
         first = (torch.cumsum(runs, 0) - runs) * RUN_CELLS
         repeated = (scene.lane.view(-1) >= scene.candidates.run_length.index_select(0, run)[:, None]).flatten()
-        by_best = _by_object_then_best(
+        by_best = by_object_then_best(
             owner.repeat_interleave(RUN_CELLS, output_size=len(nominee)),
             metric.view(-1).index_select(0, nominee).masked_fill_(repeated, -1.0),
         )
 
         taken = scene.candidates.object_cells.clamp(max=topk)
-        number, owner = _expand(taken, sum(min(count, topk) for image in scene.candidates.cells for count in image))
-        pair = nominee[by_best[first.index_select(0, owner).add_(number)]]
+        number, owner = expand(taken, sum(min(count, topk) for image in scene.candidates.cells for count in image))
+        return nominee[by_best[first.index_select(0, owner).add_(number)]]
+
+    def _may_match(self, scene: Scene, metric: Tensor, pair: Tensor) -> Tensor:
+        """Whether the pair of each slot may become a positive."""
         # Not `> 0`: a metric that is not a number has to reach the loss, where the run stops.
         alive = metric.view(-1).index_select(0, pair) != 0
         if self.zero_metric_positives == "lowest_index":
-            alive |= self._fills_up(scene, metric, topk).view(-1)[pair]
-        return pair, alive
+            alive |= self._fills_up(scene, metric, min(self.topk, scene.num_anchors)).view(-1)[pair]
+        return alive
 
-    def _fills_up(self, scene: "_Scene", metric: Tensor, topk: int) -> Tensor:
+    def _fills_up(self, scene: Scene, metric: Tensor, topk: int) -> Tensor:
         """Pairs with metric 0 that a top-k over ALL cells of the image takes, when equal metrics go by cell index."""
         positive = (metric != 0) & (scene.lane < scene.candidates.run_length)
         in_order = positive.t().flatten().long()
@@ -137,7 +214,7 @@ class TaskAligned:
             filling &= scene.sums_up[scene.owner]
         return filling
 
-    def _resolve(self, scene: "_Scene", overlap: Tensor, pair: Tensor, alive: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _resolve(self, scene: Scene, overlap: Tensor, pair: Tensor, alive: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """One live slot per cell: pairs and liveness after conflicts, and whether slot 0 takes it without overlap."""
         cell = scene.cell_of(pair)
         wishes = cell.new_zeros(scene.num_cells).index_add_(0, cell, alive.long())
@@ -157,97 +234,6 @@ class TaskAligned:
         return pair, alive & (first.index_select(0, cell) == number), orphan
 
 
-class _Scene(NamedTuple):
-    """Candidate pairs of a batch, and what scores them.
-
-    Pairs stand in planes of (RUN_CELLS, R): a column is a run of neighbouring cells of one object, so what belongs to
-    the object is read once a run. Columns are ordered by image, slot and cell. A pair's number is row * R + column.
-    A run that is shorter repeats its last pair, so that a largest value needs no mask.
-    """
-
-    candidates: Candidates
-    owner: Tensor  # (R,) object of each run
-    lane: Tensor  # (RUN_CELLS, 1) 0, 1, ...
-    first_run: Tensor  # (N,) first run of every object
-    slot: Tensor  # (N,) of every object
-    wanted: BoxPlanes  # of every object
-    boxes: BoxPlanes  # of every cell
-    flat_logits: Tensor  # all logits in memory order
-    logit_shift: Tensor  # (N,) where the logit of the object's class at cell 0 would stand
-    logit_step: int  # from a cell to the next
-    num_anchors: int
-    num_cells: int
-
-    @property
-    def sums_up(self) -> Tensor:
-        """(N,) whether an object's coordinates add up to more than 0 px."""
-        return self.wanted.x1 + self.wanted.y1 + self.wanted.x2 + self.wanted.y2 > 0
-
-    def cells(self, runs: slice = EVERY) -> Tensor:
-        """Cell of every place of some runs."""
-        first, length = self.candidates.run_first[runs], self.candidates.run_length[runs]
-        return torch.minimum(first + self.lane, first + length - 1)
-
-    def logits(self, owner: Tensor, cell: Tensor) -> Tensor:
-        """The logits of the objects' classes at the cells."""
-        place = torch.add(self.logit_shift.index_select(0, owner), cell, alpha=self.logit_step)
-        return at_least_float32(self.flat_logits.index_select(0, place.view(-1))).view(place.shape)
-
-    def owner_of(self, pair: Tensor) -> Tensor:
-        """Object of each of some pairs."""
-        return self.owner.index_select(0, pair % max(len(self.owner), 1))
-
-    def cell_of(self, pair: Tensor) -> Tensor:
-        """Cell of each of some pairs."""
-        runs = max(len(self.owner), 1)
-        return self.candidates.run_first.index_select(0, pair % runs) + pair // runs
-
-    def pieces(self) -> list[slice]:
-        """Runs to work on at once: whole vectors of the processor, so that the cut changes no bit of the result."""
-        return pieces(len(self.owner), self.owner.device, max(CACHE_PAIRS // RUN_CELLS, 16))
-
-    @classmethod
-    def of(cls, preds: Predictions, targets: Targets, candidates: Candidates, overlap: OverlapName) -> "_Scene":
-        batch, anchors, classes = preds.logits.shape
-        by_image, by_anchor, by_class = preds.logits.stride()
-        # One flat view, whatever the memory order of the head.
-        reach = (batch - 1) * by_image + (anchors - 1) * by_anchor + (classes - 1) * by_class + 1
-        image, slot = candidates.objects // candidates.slots, candidates.objects % candidates.slots
-        label = targets.labels.flatten()[candidates.objects]
-        wanted = targets.boxes.flatten(0, 1)[candidates.objects].to(at_least_float32(preds.logits[:0]).dtype)
-        return cls(
-            candidates=candidates,
-            owner=torch.repeat_interleave(candidates.object_runs, output_size=sum(candidates.runs)),
-            lane=torch.arange(RUN_CELLS, device=preds.logits.device)[:, None],
-            first_run=torch.cumsum(candidates.object_runs, 0) - candidates.object_runs,
-            slot=slot,
-            wanted=BoxPlanes.of(wanted, overlap),
-            boxes=_box_planes(preds, overlap),
-            flat_logits=preds.logits.as_strided((max(reach, 0),), (1,)),
-            logit_shift=image * (by_image - anchors * by_anchor) + label * by_class,
-            logit_step=by_anchor,
-            num_anchors=anchors,
-            num_cells=batch * anchors,
-        )
-
-
-def _expand(counts: Tensor, total: int) -> tuple[Tensor, Tensor]:
-    """For counts (2, 3): positions 0 1 0 1 2 within each, and the owners 0 0 1 1 1. The total is known on the host."""
-    owner = torch.repeat_interleave(counts, output_size=total)
-    first = torch.cumsum(counts, 0) - counts
-    return torch.arange(total, device=counts.device).sub_(first.index_select(0, owner)), owner
-
-
-def _box_planes(preds: Predictions, overlap: OverlapName) -> BoxPlanes:
-    """Decoded boxes of every cell of the batch."""
-    batch, anchors, raw = preds.box_raw.shape
-    chunks = image_chunks([anchors * raw] * batch, preds.box_raw.device)
-    parts = [BoxPlanes.of(preds.boxes_of(images).flatten(0, 1), overlap) for images in chunks]
-    x1, y1, x2, y2 = (torch.cat(planes) for planes in zip(*(part[:4] for part in parts), strict=True))
-    angles = [part.angle for part in parts if part.angle is not None]
-    return BoxPlanes(x1, y1, x2, y2, torch.cat(angles) if angles else None)
-
-
 def _power(base: Tensor, exponent: float) -> Tensor:
     """Base ** exponent, by multiplication for small even exponents: several times faster than the general power."""
     if exponent == 6.0:
@@ -256,17 +242,13 @@ def _power(base: Tensor, exponent: float) -> Tensor:
     return base.sqrt() if exponent == 0.5 else base**exponent
 
 
-def _by_object_then_best(owner: Tensor, metric: Tensor) -> Tensor:
-    """Metrics by object, each object's largest first, equal ones in their order; not-a-number counts as largest."""
-    if metric.dtype == torch.float32:
-        # Bits of non-negative floats order like integers, so one sort does both. -1 comes last.
-        bits = (metric.view(torch.int32) & 0x7FFFFFFF).masked_fill_(metric < 0, -1)
-        return torch.sort((owner << 32).add_(0x7FFFFFFF).sub_(bits), stable=True).indices
-    order = torch.sort(metric, descending=True, stable=True).indices
-    return order[torch.sort(owner[order], stable=True).indices]
+def _last_repeated(scene: Scene, overlap: Tensor) -> Tensor:
+    """Planes in which the places behind a run's end hold what its last pair holds."""
+    last = (scene.candidates.run_length - 1).expand_as(overlap)
+    return torch.where(scene.lane > last, overlap.gather(0, last), overlap)
 
 
-def _best_run_of_cell(scene: _Scene, overlap: Tensor) -> Tensor:
+def _best_run_of_cell(scene: Scene, overlap: Tensor) -> Tensor:
     """For every cell the run of the pair with the largest overlap there, the first of equal ones; -1 for no pair."""
     last, number = len(scene.owner) - 1, torch.arange(len(scene.owner), device=overlap.device)
     if overlap.dtype == torch.float32:

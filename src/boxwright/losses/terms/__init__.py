@@ -12,7 +12,41 @@ from typing import Annotated
 
 from pydantic import Field
 
-from boxwright.losses.terms.box import BoxOverlap, DistanceBins
-from boxwright.losses.terms.scores import SoftScores
+from boxwright.losses.terms.anchor_box import AnchorOverlap
+from boxwright.losses.terms.angle import Angle
+from boxwright.losses.terms.attributes import Attribute
+from boxwright.losses.terms.box import BoxOverlap, DistanceBins, DistanceL1
+from boxwright.losses.terms.keypoint import KeypointLikelihood, KeypointLocation, KeypointVisibility
+from boxwright.losses.terms.mask import PrototypeMasks
+from boxwright.losses.terms.matched_scores import ExclusiveScores, HardScores
+from boxwright.losses.terms.objectness import Objectness
+from boxwright.losses.terms.query_box import BoxL1, QueryOverlap
+from boxwright.losses.terms.query_scores import QueryScores, QueryVarifocalScores
+from boxwright.losses.terms.scores import FocalScores, QualityFocalScores, SoftScores, VarifocalScores
+from boxwright.losses.terms.semantic import SemanticMap
 
-Term = Annotated[BoxOverlap | DistanceBins | SoftScores, Field(discriminator="kind")]
+Term = Annotated[
+    AnchorOverlap
+    | Angle
+    | Attribute
+    | BoxL1
+    | BoxOverlap
+    | ExclusiveScores
+    | KeypointLikelihood
+    | KeypointLocation
+    | KeypointVisibility
+    | PrototypeMasks
+    | SemanticMap
+    | HardScores
+    | Objectness
+    | DistanceBins
+    | DistanceL1
+    | QueryOverlap
+    | QueryScores
+    | QueryVarifocalScores
+    | SoftScores
+    | FocalScores
+    | QualityFocalScores
+    | VarifocalScores,
+    Field(discriminator="kind"),
+]

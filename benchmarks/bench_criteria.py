@@ -1,0 +1,362 @@
+# SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: The boxwright authors
+"""How fast is every criterion, forward and backward, and what memory does it take beside the peer's?
+
+Both sides see the same raw head outputs (batch 16, 640 px) and the same labels, in one process, on our side through the
+adapters that a stranger would use, with prepared targets. Questions: each criterion at 7, 50 and 200 objects per image
+(segmentation up to 50), detection also with 1 and 365 classes, and one very dense case: an image with 5 000 objects.
+The peers are run as black boxes: `ultralytics` (AGPL) for the YOLOv8 family, the package `yolov5` for YOLOv5; without
+them only our side is measured. `temporaries` are what torch holds at the peak beyond the gradients.
+"""
+
+import importlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from boxwright.losses import (
+    Criterion,
+    end_to_end_progressive,
+    from_yolov5_maps,
+    from_yolov8_joined,
+    targets_from_rows,
+    yolov5_detect,
+    yolov8_detect,
+    yolov8_oriented,
+    yolov8_pose,
+    yolov8_segment,
+)
+from boxwright.ops.grid import make_grid
+from boxwright.structures import Outputs, Targets
+from harness import allocation_peak, arguments, machine, medians, record, warm_heap
+
+SIDE, STRIDES, BINS, COEFS, KEYPOINTS = 640, (8, 16, 32), 16, 32, 17
+ANCHORS = (
+    ((10.0, 13.0), (16.0, 30.0), (33.0, 23.0)),
+    ((30.0, 61.0), (62.0, 45.0), (59.0, 119.0)),
+    ((116.0, 90.0), (156.0, 198.0), (373.0, 326.0)),
+)
+Step = Callable[[], Tensor]
+
+
+@dataclass
+class Scene:
+    """Raw outputs that need a gradient, and the labels of their batch."""
+
+    batch: int
+    classes: int
+    leaves: dict[str, Tensor] = field(default_factory=dict)
+    image: Tensor = field(default_factory=lambda: torch.zeros(0))
+    labels: Tensor = field(default_factory=lambda: torch.zeros(0))
+    boxes: Tensor = field(default_factory=lambda: torch.zeros(0))  # normalised centre boxes
+    extras: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def logits_bytes(self) -> int:
+        """Bytes of all leaves, which is also what their gradients take."""
+        return sum(leaf.numel() * 4 for leaf in self.leaves.values())
+
+    def clear(self) -> None:
+        """Forget the gradients."""
+        for leaf in self.leaves.values():
+            leaf.grad = None
+
+
+def random_boxes(counts: Sequence[int], sides: tuple[float, float], g: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Image index (N,) and normalised centre boxes (N, 4), sides log-uniform in the given range."""
+    low, high = (math.log(side) for side in sides)
+    size = torch.exp(torch.rand(sum(counts), 2, generator=g) * (high - low) + low)
+    centre = size / 2 + torch.rand(sum(counts), 2, generator=g) * (1 - size)
+    return torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)), torch.cat((centre, size), dim=1)
+
+
+def dense_scene(counts: Sequence[int], classes: int, sides: tuple[float, float], seed: int = 0) -> Scene:
+    """What a YOLOv8 head leaves: raw distances and class logits, candidates last."""
+    g = torch.Generator().manual_seed(seed)
+    anchors, batch = sum((SIDE // stride) ** 2 for stride in STRIDES), len(counts)
+    found = Scene(batch, classes)
+    found.leaves["boxes"] = torch.randn(batch, 4 * BINS, anchors, generator=g).requires_grad_()
+    found.leaves["scores"] = (torch.randn(batch, classes, anchors, generator=g) - 4).requires_grad_()
+    found.image, found.boxes = random_boxes(counts, sides, g)
+    found.labels = torch.randint(classes, (len(found.image),), generator=g)
+    return found
+
+
+def instance_map(scene: Scene, side: int) -> Tensor:
+    """(B, side, side) int32: 1 + place of the object in its image; later objects lie on top."""
+    found = torch.zeros(scene.batch, side, side, dtype=torch.int32)
+    centre, size = scene.boxes[:, :2] * side, scene.boxes[:, 2:] * side
+    first, last = (centre - size / 2).long().clamp(min=0), (centre + size / 2).long().clamp(max=side)
+    place = [0] * scene.batch
+    for image, (x1, y1), (x2, y2) in zip(scene.image.tolist(), first.tolist(), last.tolist(), strict=True):
+        place[image] += 1
+        found[image, y1:y2, x1:x2] = place[image]
+    return found
+
+
+@dataclass(frozen=True)
+class Question:
+    """One workload."""
+
+    name: str
+    counts: tuple[int, ...]  # objects of each image
+    classes: int = 80
+    sides: tuple[float, float] = (0.04, 0.6)
+
+
+def ours(scene: Scene, criterion: Criterion, outputs: Callable[[], Outputs], **labels: Any) -> Step:
+    """Our criterion on prepared targets, forward and backward."""
+    targets = targets_from_rows(
+        scene.image, scene.labels, scene.boxes, batch=scene.batch, image_size=(SIDE, SIDE), **labels
+    )
+    return prepared(scene, criterion, outputs, targets)
+
+
+def prepared(scene: Scene, criterion: Criterion, outputs: Callable[[], Outputs], targets: Targets) -> Step:
+    """The step on targets that are laid out before it."""
+    grid = outputs().final.grid
+    if criterion_has_priors(outputs()):
+        grid = full_prior_grid()
+    targets = criterion.prepare(targets, grid)
+
+    def step() -> Tensor:
+        scene.clear()
+        total = criterion(outputs(), targets).total
+        total.backward()
+        return total.detach()
+
+    return step
+
+
+def criterion_has_priors(outputs: Outputs) -> bool:
+    """Whether these are the levels of an anchor-based head."""
+    return outputs.final.cells.prior_wh is not None
+
+
+def full_prior_grid() -> Any:
+    """The grid of all levels of the anchor-based head."""
+    shapes = [(SIDE // stride, SIDE // stride) for stride in STRIDES]
+    return make_grid(shapes, STRIDES, priors=ANCHORS, prior_first=True)
+
+
+def peer_model(name: str) -> Any | None:
+    """The peer's model of this name with its published gains, or None where it is not installed."""
+    try:
+        yolo = importlib.import_module("ultralytics").YOLO
+    except ImportError:
+        return None
+    model = yolo(name).model
+    gains = {"box": 7.5, "cls": 0.5, "dfl": 1.5, "pose": 12.0, "kobj": 1.0, "angle": 1.0}
+    model.args = SimpleNamespace(**gains, overlap_mask=True, epochs=100)
+    return model
+
+
+def peer(scene: Scene, name: str, outputs: Callable[[], Any], **labels: Tensor) -> Step | None:
+    """The peer's criterion, forward and backward."""
+    model = peer_model(name)
+    if model is None:
+        return None
+    if scene.classes != 80 and "pose" not in name:
+        head = model.model[-1]
+        head.nc, head.no = scene.classes, scene.classes + 4 * BINS
+    criterion = model.init_criterion()
+    rows = {
+        "batch_idx": scene.image.float(),
+        "cls": scene.labels.reshape(-1, 1).float(),
+        "bboxes": scene.boxes,
+    } | labels
+
+    def step() -> Tensor:
+        scene.clear()
+        total = criterion(outputs(), rows)[0].sum()
+        total.backward()
+        return total.detach()
+
+    return step
+
+
+def feature_maps(batch: int) -> list[Tensor]:
+    """The peer reads nothing of them but their shapes."""
+    return [torch.zeros(batch, 1, SIDE // stride, SIDE // stride) for stride in STRIDES]
+
+
+def joined(scene: Scene, **extras: Tensor) -> Callable[[], Outputs]:
+    """Our outputs of the leaves."""
+    size = (SIDE, SIDE)
+    return lambda: from_yolov8_joined(
+        scene.leaves["boxes"], scene.leaves["scores"], STRIDES, image_size=size, num_bins=BINS, **extras
+    )
+
+
+def detect(question: Question) -> tuple[Scene, Step, Step | None]:
+    """Boxes and classes."""
+    scene = dense_scene(question.counts, question.classes, question.sides)
+    feats = feature_maps(scene.batch)
+    theirs = peer(scene, "yolov8n.yaml", lambda: {**scene.leaves, "feats": feats})
+    return scene, ours(scene, yolov8_detect(), joined(scene)), theirs
+
+
+def segment(question: Question) -> tuple[Scene, Step, Step | None]:
+    """With mask coefficients and prototypes of a quarter of the side."""
+    scene, side = dense_scene(question.counts, question.classes, question.sides), SIDE // 4
+    g = torch.Generator().manual_seed(1)
+    anchors = scene.leaves["boxes"].shape[2]
+    coefs = torch.randn(scene.batch, COEFS, anchors, generator=g).requires_grad_()
+    prototypes = torch.randn(scene.batch, COEFS, side, side, generator=g).requires_grad_()
+    scene.leaves |= {"mask_coefficient": coefs, "proto": prototypes}
+    masks, feats = instance_map(scene, side), feature_maps(scene.batch)
+    outputs = joined(scene, mask_coefs=coefs, prototypes=prototypes)
+    theirs = peer(scene, "yolov8n-seg.yaml", lambda: {**scene.leaves, "feats": feats}, masks=masks.float())
+    return scene, ours(scene, yolov8_segment(), outputs, instance_map=masks), theirs
+
+
+def pose(question: Question) -> tuple[Scene, Step, Step | None]:
+    """One class with 17 keypoints."""
+    scene = dense_scene(question.counts, 1, question.sides)
+    g = torch.Generator().manual_seed(1)
+    raw = torch.randn(scene.batch, KEYPOINTS * 3, scene.leaves["boxes"].shape[2], generator=g).requires_grad_()
+    scene.leaves["kpts"] = raw
+    centre, size = scene.boxes[:, None, :2], scene.boxes[:, None, 2:]
+    places = centre + (torch.rand(len(scene.boxes), KEYPOINTS, 2, generator=g) - 0.5) * size
+    seen = torch.randint(3, (len(scene.boxes), KEYPOINTS, 1), generator=g).float()
+    points, feats = torch.cat((places, seen), dim=2), feature_maps(scene.batch)
+    theirs = peer(scene, "yolov8n-pose.yaml", lambda: {**scene.leaves, "feats": feats}, keypoints=points)
+    return scene, ours(scene, yolov8_pose(), joined(scene, keypoints=raw), keypoints=points), theirs
+
+
+def oriented(question: Question) -> tuple[Scene, Step, Step | None]:
+    """With an angle for each candidate."""
+    scene = dense_scene(question.counts, question.classes, question.sides)
+    g = torch.Generator().manual_seed(1)
+    angle = torch.rand(scene.batch, 1, scene.leaves["boxes"].shape[2], generator=g).requires_grad_()
+    scene.leaves["angle"] = angle
+    scene.boxes = torch.cat((scene.boxes, torch.rand(len(scene.boxes), 1, generator=g)), dim=1)
+    feats = feature_maps(scene.batch)
+    theirs = peer(scene, "yolov8n-obb.yaml", lambda: {**scene.leaves, "feats": feats})
+    return scene, ours(scene, yolov8_oriented(modern=True), joined(scene, angle=angle)), theirs
+
+
+def dual(question: Question) -> tuple[Scene, Step, Step | None]:
+    """Two branches on the same labels."""
+    scene = dense_scene(question.counts, question.classes, question.sides)
+    second = dense_scene(question.counts, question.classes, question.sides, seed=1)
+    scene.leaves |= {f"{name} of one": leaf for name, leaf in second.leaves.items()}
+    feats, names, size = feature_maps(scene.batch), ("boxes", "scores"), (SIDE, SIDE)
+
+    def outputs() -> Outputs:
+        many, one = (
+            from_yolov8_joined(
+                *(scene.leaves[name + suffix] for name in names), STRIDES, image_size=size, num_bins=BINS, role=role
+            ).final
+            for suffix, role in (("", "one2many"), (" of one", "one2one"))
+        )
+        return Outputs(one, (many,))
+
+    def peer_outputs() -> dict[str, Any]:
+        many = {name: scene.leaves[name] for name in names} | {"feats": feats}
+        one = {name: scene.leaves[f"{name} of one"] for name in names} | {"feats": feats}
+        return {"one2many": many, "one2one": one}
+
+    return scene, ours(scene, end_to_end_progressive(), outputs), peer(scene, "yolov10n.yaml", peer_outputs)
+
+
+def anchors(question: Question) -> tuple[Scene, Step, Step | None]:
+    """YOLOv5: three levels of (B, anchors, rows, columns, 5 + C)."""
+    g = torch.Generator().manual_seed(0)
+    batch, columns = len(question.counts), 5 + question.classes
+    scene = Scene(batch, question.classes)
+    for stride in STRIDES:
+        side = SIDE // stride
+        scene.leaves[f"map{stride}"] = torch.randn(batch, 3, side, side, columns, generator=g).requires_grad_()
+    scene.image, scene.boxes = random_boxes(question.counts, question.sides, g)
+    scene.labels = torch.randint(question.classes, (len(scene.image),), generator=g)
+    maps = list(scene.leaves.values())
+
+    def outputs() -> Outputs:
+        return from_yolov5_maps(maps, ANCHORS, STRIDES, anchor_unit="pixel", num_classes=question.classes)
+
+    criterion = yolov5_detect()
+    return scene, ours(scene, criterion, outputs), peer_yolov5(scene, maps)
+
+
+def peer_yolov5(scene: Scene, maps: list[Tensor]) -> Step | None:
+    """The criterion of the package `yolov5`, or None where it is not installed."""
+    try:
+        make_criterion = importlib.import_module("yolov5.utils.loss").ComputeLoss
+    except ImportError:
+        return None
+    head, model = nn.Module(), nn.Module()
+    head.na, head.nc, head.nl, head.stride = 3, scene.classes, 3, torch.tensor(STRIDES).float()  # type: ignore[assignment]
+    head.anchors = torch.tensor(ANCHORS) / head.stride.view(3, 1, 1)  # type: ignore[operator]
+    model.model, model.weight = nn.ModuleList([head]), nn.Parameter(torch.zeros(1))
+    gains = {"box": 0.05, "cls": 0.5, "obj": 1.0, "cls_pw": 1.0, "obj_pw": 1.0, "fl_gamma": 0.0, "anchor_t": 4.0}
+    model.hyp = {**gains, "label_smoothing": 0.0}  # type: ignore[assignment]
+    criterion = make_criterion(model)
+    table = torch.cat((scene.image[:, None].float(), scene.labels[:, None].float(), scene.boxes), dim=1)
+
+    def step() -> Tensor:
+        scene.clear()
+        total = criterion(maps, table)[0].sum()
+        total.backward()
+        return total.detach()
+
+    return step
+
+
+FAMILIES = {"detect": detect, "segment": segment, "pose": pose, "oriented": oriented, "dual": dual, "yolov5": anchors}
+
+
+def questions(family: str) -> list[Question]:
+    """What is asked of a family."""
+    counts = (7, 50) if family == "segment" else (7, 50, 200)
+    found = [Question(f"{family}, {count} objects", (count,) * 16) for count in counts]
+    if family == "detect":
+        found += [Question(f"detect, 50 objects, {classes} classes", (50,) * 16, classes) for classes in (1, 365)]
+        found.append(Question("detect, an image of 5 000 objects", (5000, *[7] * 7), sides=(0.006, 0.03)))
+    return found
+
+
+def measure(family: str, question: Question, repeats: int, *, with_peer: bool) -> dict[str, Any]:
+    """Times, ratio and memory of one question."""
+    scene, our_step, peer_step = FAMILIES[family](question)
+    steps = {"ours": our_step} | ({"peer": peer_step} if peer_step and with_peer else {})
+    row: dict[str, Any] = {"question": question.name, "family": family, "objects": sum(question.counts)}
+    seconds = medians(steps, repeats, warmup=2)
+    for name, step in steps.items():
+        row[f"{name}_ms"] = round(1e3 * seconds[name], 1)
+        row[f"{name}_total"] = float(step())
+        scene.clear()
+        row[f"{name}_temporaries_mb"] = round((allocation_peak(step) - scene.logits_bytes) / 1e6, 1)
+    row["outputs_mb"] = round(scene.logits_bytes / 1e6, 1)
+    if "peer" in steps:
+        row["ratio"] = round(row["peer_ms"] / row["ours_ms"], 2)
+    return row
+
+
+def main() -> None:
+    """Measure, print and keep."""
+    parser = arguments(__doc__)
+    parser.add_argument("--families", nargs="+", default=list(FAMILIES), choices=list(FAMILIES))
+    parser.add_argument("--objects", type=int, help="only questions with so many objects in every image")
+    parser.add_argument("--no-peer", action="store_true", help="our side only")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    heap = "warm" if warm_heap() else "cold"
+    print(machine(), f"heap {heap}")
+    for family in options.families:
+        for question in questions(family):
+            if options.objects and options.objects != question.counts[0]:
+                continue
+            row = measure(family, question, options.repeats, with_peer=not options.no_peer)
+            print("  ".join(f"{key} {value}" for key, value in row.items()), flush=True)
+            if not options.no_record:
+                record("criteria", row | {"heap": heap})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: The boxwright authors
+"""One-to-one matching of queries and objects at the lowest total cost."""
+
+from collections.abc import Sequence
+from dataclasses import field
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from boxwright.config import component
+from boxwright.errors import ShapeError
+from boxwright.losses.normalized_boxes import predicted_boxes, true_boxes
+from boxwright.ops.chunks import image_chunks
+from boxwright.ops.collective import sum_over_ranks
+from boxwright.ops.constants import constant
+from boxwright.ops.objects import check_labels, with_objects
+from boxwright.ops.overlap import paired_overlap
+from boxwright.ops.scores import class_probabilities
+from boxwright.structures import Assignment, Grid, ObjectRows, Predictions, Targets, at_least_float32
+
+TINY = 1e-8  # keeps the logarithm of a probability finite; part of the definition, spec/losses C.3
+
+
+@component
+class Hungarian:
+    """Every object takes one query, so that the sum of class, L1 and GIoU costs is the smallest possible.
+
+    Boxes compare as (cx, cy, w, h) in shares of the image. With more objects than queries the costliest objects stay
+    out. The weight of every pair is 1, the normalizer their number over all ranks, at least 1.
+    Costs exist for an image's own objects only: (objects, queries) numbers, never padded to the fullest image.
+
+    The solver runs on the host: one host sync for all predictions of a step together (and one more for targets that
+    were not prepared).
+
+    Source: DETR, Carion et al. 2020, arXiv:2005.12872; focal cost: Deformable DETR, Zhu et al. 2020, arXiv:2010.04159.
+    """
+
+    kind: Literal["hungarian"] = "hungarian"
+    class_gain: float = 2.0
+    l1_gain: float = 5.0
+    giou_gain: float = 2.0
+    focal: bool = True  # class cost by focal loss; otherwise minus the probability
+    alpha: float = 0.25
+    gamma: float = 2.0
+    # Attribute name -> factor of minus its probability; attributes that are not named do not take part.
+    attribute_gains: dict[str, float] = field(default_factory=dict)
+
+    needs_grid: ClassVar[bool] = False
+
+    def prepare(self, targets: Targets, grid: Grid | None = None) -> Targets:
+        """The targets with their objects counted on the host; unchanged where that was done.
+
+        Raises:
+            ShapeError: a valid slot has a negative label or a box that is not finite.
+        """
+        return with_objects(targets)
+
+    def __call__(self, preds: Predictions, targets: Targets) -> Assignment:
+        """The pairs of one layer, by image, then query. Costs one host sync.
+
+        Raises:
+            ShapeError: labels, boxes or attributes are not ones that the predictions have.
+        """
+        return self.assign_many([preds], targets)[0]
+
+    @torch.no_grad()
+    def assign_many(self, layers: Sequence[Predictions], targets: Targets) -> list[Assignment]:
+        """The pairs of several layers, each matched for itself. Costs one host sync for all of them.
+
+        Raises:
+            ShapeError: labels, boxes or attributes are not ones that the predictions have.
+        """
+        objects = with_objects(targets).objects
+        assert objects is not None
+        costs = [self.costs(preds, targets, objects) for preds in layers]
+        on_host = torch.cat([cost.flatten() for cost in costs]).cpu().numpy()
+        found, first = [], 0
+        for cost in costs:
+            found.append(_solve(on_host[first : first + cost.numel()].reshape(cost.shape), objects.counts))
+            first += cost.numel()
+        return _assignments(found, objects, costs[0])
+
+    @torch.no_grad()
+    def costs(self, preds: Predictions, targets: Targets, objects: ObjectRows) -> Tensor:
+        """Cost of every object (N) with every query (Q) of its image; 0 where it would not be finite.
+
+        Raises:
+            ShapeError: labels, boxes or attributes are not ones that the predictions have.
+        """
+        check_labels(objects, preds.logits.shape[-1])
+        boxes = predicted_boxes(preds)
+        wanted = true_boxes(preds, targets, objects.image, objects.slot)
+        label = targets.labels[objects.image, objects.slot]
+        queries = preds.logits.shape[1]
+        parts = [wanted.new_zeros(0, queries)]
+        for images in image_chunks([count * queries for count in objects.counts], wanted.device):
+            first = sum(objects.counts[: images.start])
+            rows = slice(first, first + sum(objects.counts[images]))
+            image = objects.image[rows]
+            near, true = boxes[image], wanted[rows, None]
+            cost = self.class_gain * self._class_cost(preds, image, label[rows])
+            cost = cost + self.l1_gain * (near - true).abs().sum(dim=-1)
+            cost = cost + self.giou_gain * (1 - paired_overlap(near, true, "giou", "cxcywh"))
+            for name, gain in self.attribute_gains.items():
+                cost = cost - gain * _attribute_probability(preds, targets, name, image, objects.slot[rows])
+            parts.append(torch.where(cost.isfinite(), cost, torch.zeros_like(cost)))
+        return torch.cat(parts)
+
+    def _class_cost(self, preds: Predictions, image: Tensor, label: Tensor) -> Tensor:
+        """(n, Q) class cost of objects of these images and classes."""
+        if self.focal and not preds.exclusive and preds.objectness is None:
+            p = at_least_float32(preds.logits[image, :, label]).sigmoid()
+        elif preds.exclusive or preds.objectness is not None or self.focal:
+            p = class_probabilities(preds.logits, preds.exclusive, preds.objectness)[image, :, label]
+        else:
+            p = at_least_float32(preds.logits).softmax(dim=-1)[image, :, label]
+        if not self.focal:
+            return -p
+        positive = self.alpha * (1 - p) ** self.gamma * -(p + TINY).log()
+        negative = (1 - self.alpha) * p**self.gamma * -(1 - p + TINY).log()
+        return positive - negative
+
+
+def _attribute_probability(preds: Predictions, targets: Targets, name: str, image: Tensor, slot: Tensor) -> Tensor:
+    """(n, Q) probability of each object's label of an attribute; 0 where it is not labelled."""
+    logits, labels = (preds.attribute_logits or {}).get(name), (targets.attributes or {}).get(name)
+    if logits is None or labels is None or labels.ndim != 2:
+        got = [f"logits {None if logits is None else tuple(logits.shape)}"]
+        got.append(f"labels {None if labels is None else tuple(labels.shape)}")
+        raise ShapeError(
+            f"Hungarian.attribute_gains: '{name}' expects logits (B, Q, C) in Predictions.attribute_logits and "
+            f"labels (B, M) in Targets.attributes, got {', '.join(got)}"
+        )
+    label = labels[image, slot]
+    p = at_least_float32(logits).softmax(dim=-1)[image, :, label.clamp(min=0)]
+    return torch.where((label >= 0)[:, None], p, torch.zeros_like(p))
+
+
+def _solve(cost: np.ndarray, counts: Sequence[int]) -> np.ndarray:
+    """(2, P) object row and query of every pair, by image, then query."""
+    pairs, first = [np.zeros((2, 0), dtype=np.int64)], 0
+    for count in counts:
+        row, query = linear_sum_assignment(cost[first : first + count])
+        order = np.argsort(query)
+        pairs.append(np.stack((row[order] + first, query[order])))
+        first += count
+    return np.concatenate(pairs, axis=1)
+
+
+def _assignments(found: Sequence[np.ndarray], objects: ObjectRows, like: Tensor) -> list[Assignment]:
+    sizes = [pairs.shape[1] for pairs in found]
+    # One copy to the device for all layers, and one collective.
+    joined = torch.from_numpy(np.concatenate(found, axis=1))
+    if like.device.type == "cuda":
+        joined = joined.pin_memory()
+    row, query = joined.to(like.device, non_blocking=True)
+    normalizers = sum_over_ranks(constant(sizes, like)).clamp(min=1)
+    weight = like.new_ones(len(row))
+    columns = (objects.image[row], query, objects.slot[row], weight > 0, weight)
+    layers = zip(*(column.split(sizes) for column in columns), normalizers.unbind(), strict=True)
+    return [Assignment(*layer) for layer in layers]
