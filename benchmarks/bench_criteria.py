@@ -326,7 +326,7 @@ def measure(family: str, question: Question, repeats: int, *, with_peer: bool) -
     scene, our_step, peer_step = FAMILIES[family](question)
     steps = {"ours": our_step} | ({"peer": peer_step} if peer_step and with_peer else {})
     row: dict[str, Any] = {"question": question.name, "family": family, "objects": sum(question.counts)}
-    seconds = medians(steps, repeats, warmup=2)
+    seconds = medians(steps, repeats, warmup=4, burst=5)
     for name, step in steps.items():
         row[f"{name}_ms"] = round(1e3 * seconds[name], 1)
         row[f"{name}_total"] = float(step())

@@ -33,14 +33,23 @@ def warm_heap() -> bool:
         return False
 
 
-def medians(variants: Mapping[str, Callable[[], Any]], repeats: int = 15, warmup: int = 3) -> dict[str, float]:
-    """Median seconds of each variant. Rounds are interleaved, so a busy machine slows all variants alike."""
+def medians(
+    variants: Mapping[str, Callable[[], Any]], repeats: int = 15, warmup: int = 3, burst: int = 1
+) -> dict[str, float]:
+    """Median seconds of each variant. Turns alternate, so a busy machine slows all variants alike.
+
+    In a turn a variant runs `warmup` times untimed (with `burst` 1 only in the first turn) and then `burst` times timed.
+    Longer bursts suit variants with large blocks: the other one leaves free memory in pieces of its own sizes, and a
+    large block would be faulted in anew each time, which does not happen inside one training process.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in variants}
-    for turn in range(warmup + repeats):
+    for turn in range(-(-repeats // burst)):
         for name, run in variants.items():
-            start = time.perf_counter()
-            run()
-            if turn >= warmup:
+            for _ in range(warmup if turn == 0 or burst > 1 else 0):
+                run()
+            for _ in range(burst):
+                start = time.perf_counter()
+                run()
                 seconds[name].append(time.perf_counter() - start)
     return {name: statistics.median(values) for name, values in seconds.items()}
 

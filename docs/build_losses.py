@@ -14,7 +14,7 @@ import re
 import sys
 import textwrap
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -101,7 +101,12 @@ def page(part: type, template: str, names: dict[str, Any], path: Path) -> str:
     """The finished page of a part."""
     summary, source = docstring(part)
     text = fill(template, names | {"part": part}, str(path)).strip()
-    used = [f"- `{name}`: {what}" for name, criterion in complete_criteria().items() for what in uses(criterion, part)]
+    used: list[str] = []
+    for name, criterion in complete_criteria().items():
+        plain, option, _ = name.partition("(")
+        # A switch is worth a line where it brings the part in.
+        if not option or not any(line.startswith(f"- `{plain}`") for line in used):
+            used += [f"- `{name}`: {what}" for what in uses(criterion, part)]
     return (
         "\n\n".join(
             (
@@ -211,15 +216,26 @@ def comments_of(part: type) -> dict[str, str]:
 
 def complete_criteria() -> dict[str, Criterion]:
     """Every criterion that can be called by name."""
-    functions: dict[str, Callable[[], Any]] = {
-        name: getattr(module, name)
-        for module in (dense_recipes, recipes, query_recipes)
-        for name in sorted(vars(module))
-        if name in losses.__all__ and inspect.isfunction(getattr(module, name))
-    }
-    helpers = {"gains", "components"}
-    made = {name: function() for name, function in functions.items() if not helpers & set(name.split("_"))}
-    return {name: criterion for name, criterion in made.items() if isinstance(criterion, Criterion)}
+    made: dict[str, Any] = {}
+    for module in (dense_recipes, recipes, query_recipes):
+        for name, function in sorted(vars(module).items()):
+            if name not in losses.__all__ or inspect.getmodule(function) is not module:
+                continue
+            signature = inspect.signature(function)
+            if signature.return_annotation is Criterion:
+                made[name] = function()
+                for option, value in switches(signature):
+                    made[f"{name}({option}={value!r})"] = function(**{option: value})
+    return made
+
+
+def switches(signature: inspect.Signature) -> Iterator[tuple[str, Any]]:
+    """Options that can be true, or are one of some words, with every value but the default."""
+    for option in signature.parameters.values():
+        if option.default is False:
+            yield option.name, True
+        elif get_origin(option.annotation) is Literal:
+            yield from ((option.name, value) for value in get_args(option.annotation) if value != option.default)
 
 
 def uses(criterion: Criterion, part: type) -> Iterator[str]:

@@ -17,6 +17,7 @@ from boxwright.errors import DataError
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = DOCS / "losses"
+EMPTY = "## Formula\n## Picture\n## When to use it\n## Published mistakes\n"
 LARGEST_PICTURE = 300_000  # bytes
 
 
@@ -126,7 +127,7 @@ def test_a_part_without_a_page_is_named(builder, monkeypatch):
     ("text", "message"),
     [
         ("## Formula\n", r"new_term.md: expected the section '## Picture', found none"),
-        ("## Formula\n{{ nothing }}\n## Picture\n## When to use it\n## Published mistakes\n", r"\{\{ nothing \}\}: NameError"),
+        ("{{ nothing }}\n" + EMPTY, r"\{\{ nothing \}\}: NameError"),
         (None, r"old.md: no assigner or term of that kind is listed"),
     ],
 )  # fmt: skip

@@ -5,6 +5,7 @@
 from figures.assigners import denoising_text, everywhere, positives, query_table
 from figures.canvas import Figures
 from figures.objects import SCENE_TEXT
+from figures.refusals import refusals
 from figures.terms import gain_table, mask_example, overlap_table, quality, unit_gap, value
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "positives",
     "quality",
     "query_table",
+    "refusals",
     "unit_gap",
     "value",
 ]

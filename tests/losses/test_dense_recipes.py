@@ -60,7 +60,7 @@ def test_the_progressive_end_to_end_loss_fades_from_many_to_one():
 
 @pytest.mark.parametrize("build", EVERY)
 def test_a_gain_of_no_term_is_refused(build):
-    with pytest.raises(ConfigError, match="gains.boxx: no such term; did you mean 'box'"):
+    with pytest.raises(ConfigError, match=r"gains.boxx: no such term; did you mean 'box'"):
         build(gains={"boxx": 1.0})
 
 
@@ -90,7 +90,7 @@ def test_newer_heads_bring_terms_of_their_own(build, flag, names):
 def test_the_progressive_recipe_is_the_published_one():
     rules = end_to_end_progressive().rules
 
-    assert [rules["one2many"].scale.at(x) for x in (0, 0.5, 1)] == pytest.approx([0.8, 0.45, 0.1])
-    assert [rules["one2one"].scale.at(x) for x in (0, 0.5, 1)] == pytest.approx([0.2, 0.55, 0.9])
+    assert [rules["one2many"].scale.at(x) for x in (0.0, 0.5, 1.0)] == pytest.approx([0.8, 0.45, 0.1])
+    assert [rules["one2one"].scale.at(x) for x in (0.0, 0.5, 1.0)] == pytest.approx([0.2, 0.55, 0.9])
     assert (rules["one2one"].assigner.topk, rules["one2one"].assigner.topk2) == (7, 1)
     assert (rules["one2many"].assigner.topk, rules["one2many"].assigner.topk2) == (10, None)

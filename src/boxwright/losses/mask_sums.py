@@ -19,6 +19,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from boxwright.losses.functional import SATURATED, sum_of_softplus
+from boxwright.ops.rows import fill_zero_
 
 TILE_ROWS = 32  # pairs of one image that share one copy of its prototypes
 TILE_ELEMENTS = 1 << 25  # mask logits computed at once on an accelerator: 128 MiB of float32
@@ -133,7 +134,7 @@ def _cropped_gradients(
     key, order = _by_object(image, target, valid, crops.shape[1])
     coefs, by_coefs = coefs[order], torch.zeros_like(coefs)
     weighted = coefs * gradient[order, None]
-    by_prototypes = torch.zeros_like(prototypes, memory_format=torch.contiguous_format)
+    by_prototypes = fill_zero_(torch.empty_like(prototypes, memory_format=torch.contiguous_format))
     for crop in _crops(prototypes, truth, crops, key):
         mine, by_mine, factors, parts = coefs[crop.rows], by_coefs[crop.rows], weighted[crop.rows].t(), []
         for pixels in crop.pieces():
@@ -267,7 +268,7 @@ class _Tiled(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         coefs, prototypes, truth, crops, image, target, valid = ctx.saved_tensors
         by_coefs = torch.zeros_like(coefs)
-        by_prototypes = torch.zeros_like(prototypes, memory_format=torch.contiguous_format)
+        by_prototypes = fill_zero_(torch.empty_like(prototypes, memory_format=torch.contiguous_format))
         for tiles, window in _windows(coefs, prototypes, truth, crops, image, target, valid):
             factor = torch.where(tiles.live, gradient[tiles.row], gradient.new_zeros(()))[..., None]
             slope = torch.sigmoid(window.costs()) * window.sign

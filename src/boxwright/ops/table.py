@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from boxwright.ops.rows import fill_zero_
 from boxwright.structures import at_least_float32
 
 
@@ -67,7 +68,7 @@ class _TakeMatched(torch.autograd.Function):
         parts = gradients[: len(ctx.widths)]
         rows = torch.cat(parts, dim=1)
         rows = torch.where(valid[:, None], rows, torch.zeros_like(rows))
-        out = torch.zeros(batch * anchors, columns, dtype=ctx.dtype, device=rows.device)
+        out = fill_zero_(torch.empty(batch * anchors, columns, dtype=ctx.dtype, device=rows.device))
         if ctx.plane is not None:
             out[:, ctx.plane] = gradients[-1].reshape(-1)
         out.index_add_(0, image * anchors + anchor, rows.to(ctx.dtype))

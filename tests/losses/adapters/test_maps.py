@@ -90,6 +90,7 @@ def test_extra_heads_find_their_fields():
     assert preds.keypoints_raw.shape == (2, CELLS, 4, 3)
     assert preds.keypoints_raw[1, 9, 2, 1] == 55.0
     assert preds.attribute_logits["action"][0, 9, 6] == attribute[0, 6, 9]
+    assert build(maps, keypoints=points, keypoint_form="offset").final.keypoint_form == "offset"
     assert build(maps, keypoints=points[:, :8], keypoint_values=2).final.keypoints_raw.shape == (2, CELLS, 4, 2)
 
 
@@ -139,6 +140,7 @@ def test_works_on_fake_tensors():
             r"prototypes: expected \(B, Q, h, w\) with Q = 5, here \(2, 5, any, any\), got \(2, 6, 4, 4\)",
         ),
         ({"angle": torch.zeros(2, 2, CELLS).double()}, r"angle: expected \(B, 1, A\), here \(2, 1, 126\)"),
+        ({"semantic_logits": torch.zeros(2, 4, 8, 8)}, r"semantic_logits: expected \(B, C, h, w\)"),
         ({"angle": torch.zeros(2, 1, CELLS)}, "angle: expected torch.float64 on cpu .* got torch.float32"),
         ({"attribute_logits": {"loc": torch.zeros(2, 7).double()}}, r"attribute_logits\['loc'\]: expected \(B, n, A\)"),
     ],

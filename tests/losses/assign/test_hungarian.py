@@ -36,7 +36,9 @@ def by_image(pairs: Assignment, image: int) -> list[tuple[int, int]]:
 
 
 @settings(deadline=None, max_examples=60)
-@given(seed=st.integers(0, 10_000), queries=st.integers(1, 5), counts=st.lists(st.integers(0, 5), min_size=1, max_size=3))
+@given(
+    seed=st.integers(0, 10_000), queries=st.integers(1, 5), counts=st.lists(st.integers(0, 5), min_size=1, max_size=3)
+)
 def test_equals_the_best_of_all_matchings(seed, queries, counts):
     source = generator(seed)
     preds, targets = query_predictions(source, len(counts), queries), random_targets(source, counts)
@@ -68,7 +70,9 @@ def test_costs_equal_the_reference(options):
 
     got = assigner.costs(preds, prepared, prepared.objects)
 
-    expected = [list(column) for image in (0, 1) for column in zip(*table(preds, targets, image, **options)[0])]
+    expected = [
+        list(column) for image in (0, 1) for column in zip(*table(preds, targets, image, **options)[0], strict=True)
+    ]
     assert torch.allclose(got, torch.tensor(expected, dtype=torch.float64), rtol=1e-10, atol=1e-12)
 
 
@@ -80,9 +84,7 @@ def test_rows_of_images_may_be_interleaved():
     slot = torch.tensor([0, 0, 1, 1, 2, 2])
     boxes = rows.boxes[image, slot]
 
-    targets = targets_from_rows(
-        image, rows.labels[image, slot], boxes, batch=2, image_size=SIZE, unit="pixel_xyxy"
-    )
+    targets = targets_from_rows(image, rows.labels[image, slot], boxes, batch=2, image_size=SIZE, unit="pixel_xyxy")
 
     expected, got = Hungarian()(preds, rows), Hungarian()(preds, targets)
     assert [by_image(got, i) for i in (0, 1)] == [by_image(expected, i) for i in (0, 1)]
@@ -149,7 +151,7 @@ def test_a_preferred_attribute_decides_between_equal_queries():
 def test_an_attribute_without_logits_is_named():
     targets = dataclasses.replace(make_targets([(0, 0, 40, 40)]), attributes={"loc": torch.tensor([[2]])})
 
-    with pytest.raises(ShapeError, match="'loc' expects logits .* got logits None, labels"):
+    with pytest.raises(ShapeError, match=r"'loc' expects logits .* got logits None, labels"):
         Hungarian(attribute_gains={"loc": 1.0})(query_predictions(generator(0), 1, 2), targets)
 
 
@@ -201,7 +203,9 @@ def test_drives_a_dense_head_too():
     dense = dataclasses.replace(
         preds,
         grid=make_grid([(2, 3)], [32]),
-        decoder=lambda raw, points, strides, extra=None: Normalized()(raw, torch.tensor([96.0, 64.0]).expand_as(points), strides),
+        decoder=lambda raw, points, strides, extra=None: Normalized()(
+            raw, torch.tensor([96.0, 64.0]).expand_as(points), strides
+        ),
     )
 
     for name in ("image", "anchor", "target"):

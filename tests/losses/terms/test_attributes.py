@@ -194,9 +194,11 @@ def test_mistakes_are_named():
     with pytest.raises(ShapeError, match=r"Targets.attributes: expected labels of 'loc', got none"):
         Attribute(name="loc")(preds, dataclasses.replace(TARGETS, attributes=None), pairs())
     wrong = dataclasses.replace(TARGETS, attributes={"loc": torch.zeros(2, 2)})
-    with pytest.raises(ShapeError, match=r"expected int64 \(B, M\), or floating point \(B, M, 4\) .* got torch.float32"):
+    with pytest.raises(
+        ShapeError, match=r"expected int64 \(B, M\), or floating point \(B, M, 4\) .* got torch.float32"
+    ):
         Attribute(name="loc")(preds, wrong, pairs())
     with pytest.raises(ShapeError, match=r"weights of 'loc': expected 4 numbers, one for each class, got 2"):
         Attribute(name="loc", weights=(1.0, 2.0))(preds, TARGETS, pairs())
-    with pytest.raises(ConfigError, match="expected numbers of at least 0, got nan"):
+    with pytest.raises(ConfigError, match=r"expected numbers of at least 0, got nan"):
         Attribute(name="loc", weights=(1.0, math.nan))

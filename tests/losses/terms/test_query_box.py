@@ -45,9 +45,7 @@ def test_l1_equals_the_reference():
 
     got = BoxL1()(preds, TARGETS, pairs())
 
-    expected = [
-        sum(abs(x - y) for x, y in zip(a, b, strict=True)) * share for a, b, share in boxes(preds, pairs())
-    ]
+    expected = [sum(abs(x - y) for x, y in zip(a, b, strict=True)) * share for a, b, share in boxes(preds, pairs())]
     assert got.tolist() == pytest.approx(expected, rel=1e-12)
 
 

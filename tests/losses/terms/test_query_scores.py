@@ -170,11 +170,11 @@ def test_a_box_that_is_not_finite_under_an_unused_slot_reaches_nothing(name, val
 def test_mistakes_are_named(name):
     preds, term = query_predictions(generator(0), 2, 5), TERMS[name]
 
-    with pytest.raises(ShapeError, match=f"{type(term).__name__}: expected classes with sigmoid scores"):
+    with pytest.raises(ShapeError, match=rf"{type(term).__name__}: expected classes with sigmoid scores"):
         term(dataclasses.replace(preds, exclusive=True), TARGETS, pairs())
-    with pytest.raises(ShapeError, match="class_weights: expected 3 numbers, one for each class, got 2"):
+    with pytest.raises(ShapeError, match=r"class_weights: expected 3 numbers, one for each class, got 2"):
         dataclasses.replace(term, class_weights=(1.0, 2.0))(preds, TARGETS, pairs())
-    with pytest.raises(ConfigError, match="class_weights: expected numbers of at least 0, got -1.0"):
+    with pytest.raises(ConfigError, match=r"class_weights: expected numbers of at least 0, got -1.0"):
         dataclasses.replace(term, class_weights=(1.0, -1.0, 0.0))
 
 

@@ -3,6 +3,7 @@
 """Raw maps of a dense head with distances from the cell centre (YOLOv8-like), as another code base has them in hand."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Shaped
@@ -12,6 +13,7 @@ from boxwright.errors import ShapeError
 from boxwright.losses.adapters.checks import check_kind, check_levels, check_shape, check_size, check_strides
 from boxwright.ops.decode import Distance, Oriented
 from boxwright.ops.grid import grid_for_image, make_grid
+from boxwright.ops.keypoints import KeypointForm
 from boxwright.structures import Grid, Outputs, Predictions
 
 
@@ -26,6 +28,7 @@ def from_yolov8_maps(
     prototypes: Shaped[Tensor, "..."] | None = None,
     keypoints: Shaped[Tensor, "..."] | None = None,
     keypoint_values: int = 3,
+    keypoint_form: KeypointForm = "doubled",
     angle: Shaped[Tensor, "..."] | None = None,
     attribute_logits: Mapping[str, Tensor] | None = None,
     semantic_logits: Shaped[Tensor, "..."] | None = None,
@@ -49,6 +52,7 @@ def from_yolov8_maps(
         prototypes: (B, Q, h, w), what they weigh.
         keypoints: (B, K * keypoint_values, A), raw, channel = keypoint * keypoint_values + value.
         keypoint_values: 2 (x, y) or 3 (x, y, visibility logit).
+        keypoint_form: how raw x and y read, see `ops.keypoints.decode_keypoints`.
         angle: (B, 1, A), radians; makes the boxes oriented.
         attribute_logits: name -> raw (B, C_name, A).
         semantic_logits: (B, C, h, w), the helper head of newer segmentation models.
@@ -76,10 +80,11 @@ def from_yolov8_maps(
     joined = torch.cat([part.flatten(2) for part in maps], dim=2)
     # One split, not two slices: its gradient is one tensor, written once.
     boxes, logits = torch.split(joined, [4 * num_bins, num_classes], dim=1)
-    extras = _extras(
-        "from_yolov8_maps", logits, grid, mask_coefs, prototypes, keypoints, keypoint_values, angle, attribute_logits
-    )
-    return _outputs(boxes, logits, grid, num_bins, extras, semantic_logits, exclusive, role)
+    extras = _Extras(
+        mask_coefs, prototypes, keypoints, keypoint_values, keypoint_form, angle, dict(attribute_logits or {}),
+        semantic_logits, exclusive, role,
+    )  # fmt: skip
+    return extras.outputs("from_yolov8_maps", boxes, logits, grid, num_bins)
 
 
 def from_yolov8_joined(
@@ -93,6 +98,7 @@ def from_yolov8_joined(
     prototypes: Shaped[Tensor, "..."] | None = None,
     keypoints: Shaped[Tensor, "..."] | None = None,
     keypoint_values: int = 3,
+    keypoint_form: KeypointForm = "doubled",
     angle: Shaped[Tensor, "..."] | None = None,
     attribute_logits: Mapping[str, Tensor] | None = None,
     semantic_logits: Shaped[Tensor, "..."] | None = None,
@@ -114,70 +120,70 @@ def from_yolov8_joined(
     check_kind(f"{name}: scores", scores, boxes)
     check_shape(f"{name}: boxes", boxes, (None, 4 * num_bins, cells), f"(B, 4 * num_bins, A) with A = {cells} cells")
     check_shape(f"{name}: scores", scores, (len(boxes), None, cells), f"(B, C, A) with A = {cells} cells")
-    extras = _extras(name, scores, grid, mask_coefs, prototypes, keypoints, keypoint_values, angle, attribute_logits)
-    return _outputs(boxes, scores, grid, num_bins, extras, semantic_logits, exclusive, role)
+    extras = _Extras(
+        mask_coefs, prototypes, keypoints, keypoint_values, keypoint_form, angle, dict(attribute_logits or {}),
+        semantic_logits, exclusive, role,
+    )  # fmt: skip
+    return extras.outputs(name, boxes, scores, grid, num_bins)
 
 
-def _outputs(
-    boxes: Tensor,
-    logits: Tensor,
-    grid: Grid,
-    num_bins: int,
-    extras: dict[str, object],
-    semantic_logits: Tensor | None,
-    exclusive: bool,
-    role: str,
-) -> Outputs:
-    oriented = extras["angle"] is not None
-    decoder = Oriented(num_bins=num_bins) if oriented else Distance(num_bins=num_bins)
-    return Outputs(
-        Predictions(
-            logits.transpose(1, 2),
-            boxes.transpose(1, 2),
-            decoder,
-            grid,
-            role=role,
-            exclusive=exclusive,
-            semantic_logits=semantic_logits,
-            **extras,  # type: ignore[arg-type]
+@dataclass(frozen=True, slots=True)
+class _Extras:
+    """What is beside boxes and scores."""
+
+    mask_coefs: Tensor | None
+    prototypes: Tensor | None
+    keypoints: Tensor | None
+    keypoint_values: int
+    keypoint_form: KeypointForm
+    angle: Tensor | None
+    attribute_logits: dict[str, Tensor]
+    semantic_logits: Tensor | None
+    exclusive: bool
+    role: str
+
+    def outputs(self, caller: str, boxes: Tensor, logits: Tensor, grid: Grid, num_bins: int) -> Outputs:
+        """Outputs from raw boxes (B, 4 * num_bins, A) and logits (B, C, A)."""
+        self._check(caller, logits, len(grid.points))
+        decoder = Distance(num_bins=num_bins) if self.angle is None else Oriented(num_bins=num_bins)
+        points = None if self.keypoints is None else _keypoints(caller, self.keypoints, self.keypoint_values)
+        return Outputs(
+            Predictions(
+                logits.transpose(1, 2),
+                boxes.transpose(1, 2),
+                decoder,
+                grid,
+                role=self.role,
+                exclusive=self.exclusive,
+                mask_coefs=None if self.mask_coefs is None else self.mask_coefs.transpose(1, 2),
+                prototypes=self.prototypes,
+                keypoints_raw=points,
+                keypoint_form=self.keypoint_form,
+                angle=None if self.angle is None else self.angle.squeeze(1),
+                attribute_logits={name: part.transpose(1, 2) for name, part in self.attribute_logits.items()} or None,
+                semantic_logits=self.semantic_logits,
+            )
         )
-    )
 
-
-def _extras(
-    caller: str,
-    logits: Tensor,
-    grid: Grid,
-    mask_coefs: Tensor | None,
-    prototypes: Tensor | None,
-    keypoints: Tensor | None,
-    keypoint_values: int,
-    angle: Tensor | None,
-    attribute_logits: Mapping[str, Tensor] | None,
-) -> dict[str, object]:
-    """The fields of `Predictions` that come from extra heads."""
-    batch, cells = len(logits), len(grid.points)
-    attributes = dict(attribute_logits or {})
-    named = {"mask_coefs": mask_coefs, "keypoints": keypoints, "angle": angle}
-    named |= {f"attribute_logits[{name!r}]": part for name, part in attributes.items()}
-    for name, part in named.items():
-        if part is not None:
-            check_kind(f"{caller}: {name}", part, logits)
-            check_shape(f"{caller}: {name}", part, (batch, None, cells), f"(B, n, A) = ({batch}, n, {cells})")
-    if (mask_coefs is None) != (prototypes is None):
-        raise ShapeError(f"{caller}: mask_coefs, prototypes: expected both or neither, got one of them")
-    if mask_coefs is not None and prototypes is not None:
-        wanted = (batch, mask_coefs.shape[1], None, None)
-        check_shape(f"{caller}: prototypes", prototypes, wanted, f"(B, Q, h, w) with Q = {mask_coefs.shape[1]}")
-    if angle is not None:
-        check_shape(f"{caller}: angle", angle, (batch, 1, cells), "(B, 1, A)")
-    return {
-        "mask_coefs": None if mask_coefs is None else mask_coefs.transpose(1, 2),
-        "prototypes": prototypes,
-        "keypoints_raw": None if keypoints is None else _keypoints(caller, keypoints, keypoint_values),
-        "angle": None if angle is None else angle.squeeze(1),
-        "attribute_logits": {name: part.transpose(1, 2) for name, part in attributes.items()} or None,
-    }
+    def _check(self, caller: str, logits: Tensor, cells: int) -> None:
+        batch, mask_coefs = len(logits), self.mask_coefs
+        named = {"mask_coefs": mask_coefs, "keypoints": self.keypoints, "angle": self.angle}
+        named |= {f"attribute_logits[{name!r}]": part for name, part in self.attribute_logits.items()}
+        for name, part in named.items():
+            if part is not None:
+                check_kind(f"{caller}: {name}", part, logits)
+                check_shape(f"{caller}: {name}", part, (batch, None, cells), f"(B, n, A) = ({batch}, n, {cells})")
+        if (mask_coefs is None) != (self.prototypes is None):
+            raise ShapeError(f"{caller}: mask_coefs, prototypes: expected both or neither, got one of them")
+        if mask_coefs is not None and self.prototypes is not None:
+            wanted = (batch, mask_coefs.shape[1], None, None)
+            words = f"(B, Q, h, w) with Q = {mask_coefs.shape[1]}"
+            check_shape(f"{caller}: prototypes", self.prototypes, wanted, words)
+        if self.angle is not None:
+            check_shape(f"{caller}: angle", self.angle, (batch, 1, cells), "(B, 1, A)")
+        if self.semantic_logits is not None:
+            wanted = (batch, logits.shape[1], None, None)
+            check_shape(f"{caller}: semantic_logits", self.semantic_logits, wanted, "(B, C, h, w)")
 
 
 def _keypoints(caller: str, keypoints: Tensor, values: int) -> Tensor:

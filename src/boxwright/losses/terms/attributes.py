@@ -91,16 +91,17 @@ class Attribute:
 
 def _exclusive(logits: Tensor, labels: Tensor, factors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Cost, weight and whether it is known, of every pair's label."""
-    chosen = labels.clamp(min=0)
-    return cross_entropy(logits, chosen), factors[chosen], labels != UNKNOWN
+    known, chosen = labels != UNKNOWN, labels.clamp(min=0)
+    logits = torch.where(known[:, None], logits, torch.zeros_like(logits))  # what nobody labelled may be infinite
+    return cross_entropy(logits, chosen), factors[chosen], known
 
 
 def _several(logits: Tensor, labels: Tensor, factors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The same for several labels: the cost is the weighted mean over the known ones, the weight 1."""
     known = labels != UNKNOWN
     share = torch.where(known, factors, torch.zeros_like(factors))
+    logits = torch.where(known, logits, torch.zeros_like(logits))
     costs = bce_with_logits(logits, labels.to(logits.dtype).clamp(min=0))
-    costs = torch.where(known, costs, torch.zeros_like(costs))
     total = share.sum(dim=-1)
     mean = (costs * share).sum(dim=-1) / torch.where(total > 0, total, torch.ones_like(total))
     return mean, torch.ones_like(mean), total > 0
