@@ -115,7 +115,8 @@ def compare(objects: int, repeats: int) -> dict[str, Any]:
         variants["peer"] = peer
     assert targets.candidates is not None
     row: dict[str, Any] = {"objects": objects, "pairs": targets.candidates.count}
-    row |= {f"{name}_ms": round(1e3 * value, 1) for name, value in medians(variants, repeats, warmup=4, burst=5).items()}
+    seconds = medians(variants, repeats, warmup=4, burst=5)
+    row |= {f"{name}_ms": round(1e3 * value, 1) for name, value in seconds.items()}
     gradients = (boxes.numel() + scores.numel()) * 4
     for name in variants.keys() - {"prepare"}:
         row[f"{name}_total"] = float(variants[name]())

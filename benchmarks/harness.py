@@ -38,7 +38,7 @@ def medians(
 ) -> dict[str, float]:
     """Median seconds of each variant. Turns alternate, so a busy machine slows all variants alike.
 
-    In a turn a variant runs `warmup` times untimed (with `burst` 1 only in the first turn) and then `burst` times timed.
+    In a turn a variant runs `warmup` times untimed (with `burst` 1: in the first turn only), then `burst` times timed.
     Longer bursts suit variants with large blocks: the other one leaves free memory in pieces of its own sizes, and a
     large block would be faulted in anew each time, which does not happen inside one training process.
     """

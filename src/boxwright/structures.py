@@ -287,7 +287,7 @@ class Predictions:
     keypoint_density: Callable[[Tensor], Tensor] | None = None
     angle: Float[Tensor, "B A"] | None = None  # radians
     attribute_logits: Mapping[str, Tensor] | None = None  # name -> (B, A, C_name), raw
-    semantic_logits: Float[Tensor, "B C semantic_h semantic_w"] | None = None  # helper head of newer segmentation models
+    semantic_logits: Float[Tensor, "B C semantic_h semantic_w"] | None = None  # helper head of newer segmenters
     known: Assignment | None = None  # pairs fixed by construction: denoising queries
 
     def __post_init__(self) -> None:

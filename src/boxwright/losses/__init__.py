@@ -27,14 +27,14 @@ if TYPE_CHECKING:
     from boxwright.losses.adapters import targets_from_padded as targets_from_padded
     from boxwright.losses.adapters import targets_from_rows as targets_from_rows
     from boxwright.losses.adapters import yolov5_grid as yolov5_grid
-    from boxwright.losses.assign import ATSS as ATSS
-    from boxwright.losses.assign import AnchorRatio as AnchorRatio
-    from boxwright.losses.assign import Hungarian as Hungarian
-    from boxwright.losses.assign import KeypointFit as KeypointFit
-    from boxwright.losses.assign import Known as Known
-    from boxwright.losses.assign import MaskFit as MaskFit
-    from boxwright.losses.assign import SimOTA as SimOTA
-    from boxwright.losses.assign import TaskAligned as TaskAligned
+    from boxwright.losses.assign.anchor_ratio import AnchorRatio as AnchorRatio
+    from boxwright.losses.assign.atss import ATSS as ATSS
+    from boxwright.losses.assign.hungarian import Hungarian as Hungarian
+    from boxwright.losses.assign.keypoint_fit import KeypointFit as KeypointFit
+    from boxwright.losses.assign.known import Known as Known
+    from boxwright.losses.assign.mask_fit import MaskFit as MaskFit
+    from boxwright.losses.assign.simota import SimOTA as SimOTA
+    from boxwright.losses.assign.task_aligned import TaskAligned as TaskAligned
     from boxwright.losses.criterion import Criterion as Criterion
     from boxwright.losses.criterion import Rule as Rule
     from boxwright.losses.criterion import Weighted as Weighted
@@ -52,28 +52,28 @@ if TYPE_CHECKING:
     from boxwright.losses.recipes import yolov5_gains as yolov5_gains
     from boxwright.losses.recipes import yolov5_segment as yolov5_segment
     from boxwright.losses.schedule import Linear as Linear
-    from boxwright.losses.terms import AnchorOverlap as AnchorOverlap
-    from boxwright.losses.terms import Angle as Angle
-    from boxwright.losses.terms import Attribute as Attribute
-    from boxwright.losses.terms import BoxL1 as BoxL1
-    from boxwright.losses.terms import BoxOverlap as BoxOverlap
-    from boxwright.losses.terms import DistanceBins as DistanceBins
-    from boxwright.losses.terms import DistanceL1 as DistanceL1
-    from boxwright.losses.terms import ExclusiveScores as ExclusiveScores
-    from boxwright.losses.terms import FocalScores as FocalScores
-    from boxwright.losses.terms import HardScores as HardScores
-    from boxwright.losses.terms import KeypointLikelihood as KeypointLikelihood
-    from boxwright.losses.terms import KeypointLocation as KeypointLocation
-    from boxwright.losses.terms import KeypointVisibility as KeypointVisibility
-    from boxwright.losses.terms import Objectness as Objectness
-    from boxwright.losses.terms import PrototypeMasks as PrototypeMasks
-    from boxwright.losses.terms import QualityFocalScores as QualityFocalScores
-    from boxwright.losses.terms import QueryOverlap as QueryOverlap
-    from boxwright.losses.terms import QueryScores as QueryScores
-    from boxwright.losses.terms import QueryVarifocalScores as QueryVarifocalScores
-    from boxwright.losses.terms import SemanticMap as SemanticMap
-    from boxwright.losses.terms import SoftScores as SoftScores
-    from boxwright.losses.terms import VarifocalScores as VarifocalScores
+    from boxwright.losses.terms.anchor_box import AnchorOverlap as AnchorOverlap
+    from boxwright.losses.terms.angle import Angle as Angle
+    from boxwright.losses.terms.attributes import Attribute as Attribute
+    from boxwright.losses.terms.box import BoxOverlap as BoxOverlap
+    from boxwright.losses.terms.box import DistanceBins as DistanceBins
+    from boxwright.losses.terms.box import DistanceL1 as DistanceL1
+    from boxwright.losses.terms.keypoint import KeypointLikelihood as KeypointLikelihood
+    from boxwright.losses.terms.keypoint import KeypointLocation as KeypointLocation
+    from boxwright.losses.terms.keypoint import KeypointVisibility as KeypointVisibility
+    from boxwright.losses.terms.mask import PrototypeMasks as PrototypeMasks
+    from boxwright.losses.terms.matched_scores import ExclusiveScores as ExclusiveScores
+    from boxwright.losses.terms.matched_scores import HardScores as HardScores
+    from boxwright.losses.terms.objectness import Objectness as Objectness
+    from boxwright.losses.terms.query_box import BoxL1 as BoxL1
+    from boxwright.losses.terms.query_box import QueryOverlap as QueryOverlap
+    from boxwright.losses.terms.query_scores import QueryScores as QueryScores
+    from boxwright.losses.terms.query_scores import QueryVarifocalScores as QueryVarifocalScores
+    from boxwright.losses.terms.scores import FocalScores as FocalScores
+    from boxwright.losses.terms.scores import QualityFocalScores as QualityFocalScores
+    from boxwright.losses.terms.scores import SoftScores as SoftScores
+    from boxwright.losses.terms.scores import VarifocalScores as VarifocalScores
+    from boxwright.losses.terms.semantic import SemanticMap as SemanticMap
     from boxwright.ops.grid import grid_for_image as grid_for_image
     from boxwright.structures import LossBreakdown as LossBreakdown
     from boxwright.structures import Outputs as Outputs
@@ -94,16 +94,14 @@ _HOMES = {
         "targets_from_rows",
         "yolov5_grid",
     ),
-    "losses.assign": (
-        "ATSS",
-        "AnchorRatio",
-        "Hungarian",
-        "KeypointFit",
-        "Known",
-        "MaskFit",
-        "SimOTA",
-        "TaskAligned",
-    ),
+    "losses.assign.anchor_ratio": ("AnchorRatio",),
+    "losses.assign.atss": ("ATSS",),
+    "losses.assign.hungarian": ("Hungarian",),
+    "losses.assign.keypoint_fit": ("KeypointFit",),
+    "losses.assign.known": ("Known",),
+    "losses.assign.mask_fit": ("MaskFit",),
+    "losses.assign.simota": ("SimOTA",),
+    "losses.assign.task_aligned": ("TaskAligned",),
     "losses.criterion": (
         "Criterion",
         "Rule",
@@ -129,30 +127,40 @@ _HOMES = {
         "yolov5_segment",
     ),
     "losses.schedule": ("Linear",),
-    "losses.terms": (
-        "AnchorOverlap",
-        "Angle",
-        "Attribute",
-        "BoxL1",
+    "losses.terms.anchor_box": ("AnchorOverlap",),
+    "losses.terms.angle": ("Angle",),
+    "losses.terms.attributes": ("Attribute",),
+    "losses.terms.box": (
         "BoxOverlap",
         "DistanceBins",
         "DistanceL1",
-        "ExclusiveScores",
-        "FocalScores",
-        "HardScores",
+    ),
+    "losses.terms.keypoint": (
         "KeypointLikelihood",
         "KeypointLocation",
         "KeypointVisibility",
-        "Objectness",
-        "PrototypeMasks",
-        "QualityFocalScores",
+    ),
+    "losses.terms.mask": ("PrototypeMasks",),
+    "losses.terms.matched_scores": (
+        "ExclusiveScores",
+        "HardScores",
+    ),
+    "losses.terms.objectness": ("Objectness",),
+    "losses.terms.query_box": (
+        "BoxL1",
         "QueryOverlap",
+    ),
+    "losses.terms.query_scores": (
         "QueryScores",
         "QueryVarifocalScores",
-        "SemanticMap",
+    ),
+    "losses.terms.scores": (
+        "FocalScores",
+        "QualityFocalScores",
         "SoftScores",
         "VarifocalScores",
     ),
+    "losses.terms.semantic": ("SemanticMap",),
     "ops.grid": ("grid_for_image",),
     "structures": (
         "LossBreakdown",

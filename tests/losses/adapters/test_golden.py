@@ -27,7 +27,7 @@ GOLDEN = Path(golden_inputs.__file__).parent
 
 def cases(file, *, without=()):
     every = json.loads((GOLDEN / file).read_text(encoding="utf-8"))["cases"]
-    return [pytest.param(case, id=case["name"]) for case in every if not set(case["config"]) & set(without)]
+    return [pytest.param(case, id=case["name"]) for case in every if not any(map(case["config"].get, without))]
 
 
 def leaves(arrays):

@@ -132,13 +132,14 @@ def _apply(branch: nn.Module, x: Tensor) -> Tensor:
 
     bfloat16 has 8 bits: rounded class logits tie in the ranking, and rounded bins move distances by 1/16 of a cell.
     """
-    first, second, last = branch  # type: ignore[misc]
-    hidden: Tensor = second(first(x))
+    *body, last = branch.children()
+    for layer in body:
+        x = layer(x)
     kind = x.device.type
     if not (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)):
-        return last(hidden)  # type: ignore[no-any-return]
+        return last(x)  # type: ignore[no-any-return]
     with torch.autocast(kind, enabled=False):
-        return last(hidden.float())  # type: ignore[no-any-return]
+        return last(x.float())  # type: ignore[no-any-return]
 
 
 def _bias(branch: nn.Module) -> Tensor:
