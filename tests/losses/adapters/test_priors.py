@@ -3,6 +3,7 @@
 import pytest
 import torch
 from tests.losses.scenes import generator, random_targets
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from boxwright.errors import ShapeError
 from boxwright.losses.adapters import from_yolov5_maps, yolov5_grid
@@ -74,6 +75,13 @@ def test_targets_prepared_with_the_whole_grid_fit_every_level():
 
     assert criterion(outputs, prepared).scalars() == criterion(outputs, targets).scalars()
     assert all(criterion.prepare(prepared, preds.grid) is prepared for preds in levels(outputs))
+
+
+def test_works_on_fake_tensors_and_keeps_none_of_them():
+    with FakeTensorMode():
+        preds = build([torch.empty(2, 2, 64 // s, 96 // s, 8) for s in STRIDES]).final
+        assert preds.logits.shape == (2, 12, CLASSES)
+    assert type(build(raw_maps()).final.cells.points) is torch.Tensor
 
 
 def test_anchors_in_cells_are_the_same_anchors():

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from tests.losses.scenes import generator, random_targets
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from boxwright.errors import ShapeError
 from boxwright.losses import (
@@ -101,6 +102,12 @@ def test_attributes_are_of_every_layer_or_of_the_output_only():
         from_detr_stacks(*stacks(), image_size=SIZE, attribute_logits={"loc": every}), targets
     )
     assert min(loss.components[f"{label}/loc"] for label in ("encoder", "decoder", "decoder1")) > 0
+
+
+def test_values_are_not_looked_at_where_that_would_be_a_sync():
+    with FakeTensorMode():
+        boxes, logits = torch.empty(3, BATCH, QUERIES, 4), torch.empty(3, BATCH, QUERIES, CLASSES)
+        assert from_detr_stacks(boxes, logits, image_size=SIZE).final.boxes.shape == (BATCH, QUERIES, 4)
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from boxwright.errors import ShapeError
 from boxwright.losses.adapters.checks import check_kind, check_levels, check_shape, check_size, check_strides
+from boxwright.losses.adapters.grids import grid_like
 from boxwright.ops.decode import Distance, Oriented
-from boxwright.ops.grid import grid_for_image, make_grid
+from boxwright.ops.grid import grid_for_image
 from boxwright.ops.keypoints import KeypointForm
 from boxwright.structures import Grid, Outputs, Predictions
 
@@ -76,7 +77,7 @@ def from_yolov8_maps(
         check_shape(name, part, (batch, channels, None, None), "(B, 4 * num_bins + num_classes, rows, columns)")
     shapes = [(part.shape[2], part.shape[3]) for part in maps]
     check_levels("from_yolov8_maps", shapes, strides, image_size)
-    grid = make_grid(shapes, strides, maps[0].device)
+    grid = grid_like(maps[0], tuple(shapes), tuple(strides))
     joined = torch.cat([part.flatten(2) for part in maps], dim=2)
     # One split, not two slices: its gradient is one tensor, written once.
     boxes, logits = torch.split(joined, [4 * num_bins, num_classes], dim=1)

@@ -3,7 +3,6 @@
 """Raw maps of a dense head with priors (anchors) and objectness (YOLOv5-like), as another code base has them."""
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -12,13 +11,13 @@ from torch import Tensor
 
 from boxwright.errors import ShapeError
 from boxwright.losses.adapters.checks import check_kind, check_levels, check_shape, check_size, check_strides
+from boxwright.losses.adapters.grids import Priors, grid_like
 from boxwright.ops.decode import Anchor
-from boxwright.ops.grid import grid_for_image, make_grid
+from boxwright.ops.grid import grid_for_image
 from boxwright.structures import Grid, Outputs, Predictions
 
 PriorUnit = Literal["pixel", "cell"]  # px of the network input, or px divided by the level's stride
 Anchors = Sequence[Sequence[Sequence[float | int]]] | Tensor  # (width, height) of every anchor of each level
-Levels = tuple[tuple[tuple[float, float], ...], ...]
 BOX_AND_OBJECTNESS = 5  # columns before the classes: x, y, w, h and objectness
 LARGEST_CELLS = 64.0  # cells; published anchors stay below 16
 SMALLEST_SHARE = 0.75  # of a stride; in pixels, the largest anchor of a published level has more than 3
@@ -89,7 +88,7 @@ def from_yolov5_maps(
             logits=table[..., classes],
             box_raw=table[..., :4],
             decoder=Anchor(),
-            grid=_grid_of_level(level, tuple(shapes), tuple(strides), levels, table),
+            grid=grid_like(table, (shapes[level],), (strides[level],), (levels[level],), level, len(shapes)),
             role=role,
             layer=level,
             objectness=table[..., 4],
@@ -120,7 +119,7 @@ def yolov5_grid(
     return grid_for_image(image_size, strides, priors=levels, prior_first=True)
 
 
-def _anchors(caller: str, anchors: Anchors, strides: Sequence[int], unit: PriorUnit) -> Levels:
+def _anchors(caller: str, anchors: Anchors, strides: Sequence[int], unit: PriorUnit) -> tuple[Priors, ...]:
     """Px, (width, height) of every anchor."""
     if unit not in ("pixel", "cell"):
         raise ShapeError(f"{caller}: anchor_unit: expected 'pixel' or 'cell', got '{unit}'")
@@ -146,28 +145,3 @@ def _anchors(caller: str, anchors: Anchors, strides: Sequence[int], unit: PriorU
         )
     scale = [1.0 if unit == "pixel" else float(stride) for stride in strides]
     return tuple(tuple((float(w) * by, float(h) * by) for w, h in level) for level, by in zip(rows, scale, strict=True))
-
-
-def _grid_of_level(
-    level: int, shapes: tuple[tuple[int, int], ...], strides: tuple[int, ...], anchors: Levels, like: Tensor
-) -> Grid:
-    place = (level, len(shapes), shapes[level], strides[level], anchors[level], like.device)
-    # Traced or fake tensors must not meet a grid kept from another call.
-    return _kept_level(*place) if type(like) is Tensor else _level(*place)
-
-
-def _level(
-    level: int,
-    total: int,
-    shape: tuple[int, int],
-    stride: int,
-    anchors: tuple[tuple[float, float], ...],
-    device: torch.device,
-) -> Grid:
-    with torch.inference_mode(False):  # the next caller may be a training step
-        return make_grid(
-            [shape], [stride], device, priors=[anchors], prior_first=True, first_level=level, total_levels=total
-        )
-
-
-_kept_level = lru_cache(maxsize=64)(_level)  # anchors are copied to the device once and not in every step

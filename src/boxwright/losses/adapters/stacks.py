@@ -3,7 +3,7 @@
 """Stacks of query outputs, one layer above the other (DETR-like), as another code base has them in hand."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import torch
 from jaxtyping import Shaped
@@ -106,7 +106,7 @@ def denoising_pairs(positives: Sequence[Shaped[Tensor, " _"]], targets: Targets)
             f"denoising_pairs: positives: expected one list for each of {len(targets.labels)} images, "
             f"got {len(positives)}"
         )
-    valid = targets.valid.cpu()
+    valid, none = targets.valid.cpu(), torch.zeros(0, dtype=torch.int64)
     image, anchor, target = [], [], []
     for index, slots in enumerate(positives):
         objects = valid[index].nonzero()[:, 0]
@@ -119,12 +119,17 @@ def denoising_pairs(positives: Sequence[Shaped[Tensor, " _"]], targets: Targets)
         image.append(torch.full((len(slots),), index, dtype=torch.int64))
         anchor.append(slots.to(device="cpu", dtype=torch.int64))
         target.append(objects.repeat(groups if len(slots) else 0))
-    device = targets.labels.device
-    parts = [
-        torch.cat(part).to(device) if part else torch.zeros(0, dtype=torch.int64) for part in (image, anchor, target)
-    ]
-    weight = torch.ones(len(parts[0]), dtype=targets.boxes.dtype, device=device)
-    return Assignment(*parts, valid=weight > 0, weight=weight, normalizer=weight.sum().clamp(min=1))
+    weight = torch.ones(sum(map(len, anchor)), dtype=targets.boxes.dtype)
+    pairs = Assignment(
+        image=torch.cat([*image, none]),
+        anchor=torch.cat([*anchor, none]),
+        target=torch.cat([*target, none]),
+        valid=weight > 0,
+        weight=weight,
+        normalizer=weight.sum().clamp(min=1),
+    )
+    moved = {of.name: getattr(pairs, of.name).to(targets.labels.device) for of in fields(pairs)}
+    return replace(pairs, **moved)
 
 
 def _check_stack(name: str, boxes: Tensor, logits: Tensor, like: Tensor, classes: Tensor) -> None:

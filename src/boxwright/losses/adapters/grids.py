@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: The boxwright authors
+"""Grids of maps that come again in every step: made once, so that a step copies no anchors to the device."""
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from boxwright.ops.grid import make_grid
+from boxwright.structures import Grid
+
+Priors = tuple[tuple[float, float], ...]  # px, (width, height) of each
+
+
+def grid_like(
+    like: Tensor,
+    shapes: tuple[tuple[int, int], ...],
+    strides: tuple[int, ...],
+    priors: tuple[Priors, ...] | None = None,
+    first_level: int = 0,
+    total_levels: int | None = None,
+) -> Grid:
+    """The grid of maps of these (rows, columns), on the device of a tensor; candidates prior by prior."""
+    place = (shapes, strides, priors, first_level, total_levels, like.device)
+    # Traced or fake tensors must not meet a grid kept from another call.
+    if type(like) is not Tensor or torch.compiler.is_compiling():
+        return _grid(*place)
+    return _kept_grid(*place)
+
+
+def _grid(
+    shapes: tuple[tuple[int, int], ...],
+    strides: tuple[int, ...],
+    priors: tuple[Priors, ...] | None,
+    first_level: int,
+    total_levels: int | None,
+    device: torch.device,
+) -> Grid:
+    return make_grid(
+        shapes,
+        strides,
+        device,
+        priors=priors,
+        prior_first=priors is not None,
+        first_level=first_level,
+        total_levels=total_levels,
+    )
+
+
+@lru_cache(maxsize=64)  # a few hundred kB each; multi-scale training uses some dozens
+def _kept_grid(
+    shapes: tuple[tuple[int, int], ...],
+    strides: tuple[int, ...],
+    priors: tuple[Priors, ...] | None,
+    first_level: int,
+    total_levels: int | None,
+    device: torch.device,
+) -> Grid:
+    with torch.inference_mode(False):  # the next caller may be a training step
+        return _grid(shapes, strides, priors, first_level, total_levels, device)
