@@ -17,7 +17,7 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "  make %-11s %s\n", $$1, $$2}'
 
-demo: $(INSTALLED)  ## draw a dataset, train on it, evaluate, predict; about five minutes on two CPU cores
+demo: $(INSTALLED)  ## draw a dataset, train on it, evaluate, predict; about four minutes on two CPU cores
 	$(VENV)/bin/boxwright demo
 
 test: $(INSTALLED)  ## all tests but the slow ones

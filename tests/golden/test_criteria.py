@@ -26,6 +26,7 @@ NOT_CRITERIA = {  # files of another form -> what reads them
     "denoising": "test_denoising.py",
     "denoising_modern": "test_denoising.py",
     "numeric": "tests of the functions it lists",
+    "worked_example": "test_worked_example.py",
 }
 RELATIVE = {torch.float64: 1e-6, torch.float32: 2e-4}
 GRADIENT = {torch.float64: 1e-6, torch.float32: 1e-3}  # of the tensor's gradient norm
@@ -42,6 +43,11 @@ def _cases() -> list[Any]:
         marks = [] if path.stem in ADAPTERS else [pytest.mark.skip(reason=reason)]
         found += [pytest.param(path.stem, case, id=f"{path.stem}-{case['name']}", marks=marks) for case in cases]
     return found
+
+
+def _note(record_property: Any, criterion: str, kind: str, dtype: torch.dtype, error: float) -> None:
+    """One number for the table that `conftest.py` prints at the end."""
+    record_property("golden", [criterion, kind, str(dtype).removeprefix("torch."), error])
 
 
 def _run(criterion: str, case: dict[str, Any], dtype: torch.dtype) -> Run:
@@ -65,20 +71,24 @@ def test_inputs_are_rebuilt_to_the_bit(criterion, case):
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
 @pytest.mark.parametrize(("criterion", "case"), _cases())
-def test_components_and_total(criterion, case, dtype):
+def test_components_and_total(criterion, case, dtype, record_property):
     run, expected = _run(criterion, case, dtype), case["expected"]
+    worst = 0.0
 
     assert set(run.components) == set(expected["components"])
     for name, value in {**expected["components"], "total": expected["total"]}.items():
         got = run.total if name == "total" else run.components[name]
         assert got.dtype == dtype, name
         assert got.item() == pytest.approx(value, rel=RELATIVE[dtype], abs=1e-12), name
+        worst = max(worst, abs(got.item() - value) / max(abs(value), 1e-12 / RELATIVE[dtype]))
+    _note(record_property, criterion, "value", dtype, worst)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
 @pytest.mark.parametrize(("criterion", "case"), _cases())
-def test_gradients(criterion, case, dtype):
+def test_gradients(criterion, case, dtype, record_property):
     run = _run(criterion, case, dtype)
+    worst = 0.0
 
     assert set(run.leaves) == set(case["grad_of_total"])
     for name, expected in case["grad_of_total"].items():
@@ -90,6 +100,9 @@ def test_gradients(criterion, case, dtype):
         assert flat.sum().item() == pytest.approx(expected["sum"], abs=within), name
         for index, value in expected["samples"]:
             assert flat[index].item() == pytest.approx(value, abs=within), f"{name}[{index}]"
+            worst = max(worst, abs(flat[index].item() - value) / (expected["l2"] or 1.0))
+        worst = max(worst, abs(flat.norm().item() - expected["l2"]) / (expected["l2"] or 1.0))
+    _note(record_property, criterion, "gradient", dtype, worst)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])

@@ -12,7 +12,7 @@ from tests.golden.inputs import BUILDERS
 
 from boxwright.ops.prior_matches import level_claims
 
-FOLDER = Path(os.environ.get("BOXWRIGHT_GOLDEN") or Path(__file__).parents[1] / "golden")
+FOLDER = Path(os.environ.get("BOXWRIGHT_GOLDEN") or Path(__file__).parent)
 EXAMPLE = json.loads((FOLDER / "worked_example.json").read_text())
 INPUTS = BUILDERS["worked_example"]({"seed": 0})
 SHAPE = (40, 40)
