@@ -7,7 +7,8 @@ INSTALLED := $(VENV)/.installed
 PEER ?= .venv-peer
 PEER_PIP := $(PEER)/bin/python -m pip --disable-pip-version-check --no-input
 PEER_PACKAGES := ultralytics==8.4.190 ultralytics-thop==2.2.3 torchvision==0.28.0 \
-	polars==2.1.0 polars-runtime-32==2.1.0 psutil==7.2.2 py-cpuinfo==9.0.0
+	polars==2.1.0 polars-runtime-32==2.1.0 psutil==7.2.2 py-cpuinfo==9.0.0 \
+	yolov5==7.0.14 pandas==3.1.1 seaborn==0.13.2 setuptools==79.0.1 tzdata==2026.6
 # -qq: pip's notes are left out, its errors are not.
 # constraints.txt is the one list of pinned versions; torch goes in first, by its exact version.
 TORCH := $(shell grep '^torch==' constraints.txt)
@@ -39,7 +40,7 @@ format: $(INSTALLED)  ## apply the formatter and the safe lint fixes
 docs: $(INSTALLED)  ## one page with pictures for every assigner and loss term, into docs/losses
 	$(VENV)/bin/python docs/build_losses.py
 
-bench-peer: $(PEER)/.installed  ## a second environment with the package that benchmarks compare with (AGPL, only ever run)
+bench-peer: $(PEER)/.installed  ## a second environment with the packages that benchmarks compare with (AGPL, GPL; only ever run)
 
 clean:  ## remove caches and build output; keeps the environments and the runs
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage htmlcov

@@ -5,7 +5,7 @@
 Both sides see the same raw head outputs (batch 16, 640 px) and the same labels, in one process, on our side through the
 adapters that a stranger would use, with prepared targets. Questions: each criterion at 7, 50 and 200 objects per image
 (segmentation up to 50), detection also with 1 and 365 classes, and one very dense case: an image with 5 000 objects.
-The peers are run as black boxes: `ultralytics` (AGPL) for the YOLOv8 family, the package `yolov5` for YOLOv5; without
+The peers are run as black boxes: `ultralytics` (AGPL), and the package `yolov5` (7.0.14, GPL) for YOLOv5; without
 them only our side is measured. `temporaries` are what torch holds at the peak beyond the gradients.
 """
 
@@ -22,16 +22,18 @@ from torch import Tensor, nn
 from boxwright.losses import (
     Criterion,
     end_to_end_progressive,
+    from_detr_stacks,
     from_yolov5_maps,
     from_yolov8_joined,
+    rtdetr_modern,
     targets_from_rows,
     yolov5_detect,
+    yolov5_grid,
     yolov8_detect,
     yolov8_oriented,
     yolov8_pose,
     yolov8_segment,
 )
-from boxwright.ops.grid import make_grid
 from boxwright.structures import Outputs, Targets
 from harness import allocation_peak, arguments, machine, medians, record, warm_heap
 
@@ -42,6 +44,7 @@ ANCHORS = (
     ((116.0, 90.0), (156.0, 198.0), (373.0, 326.0)),
 )
 Step = Callable[[], Tensor]
+COMPILE = False  # set by --compile
 
 
 @dataclass
@@ -120,28 +123,22 @@ def ours(scene: Scene, criterion: Criterion, outputs: Callable[[], Outputs], **l
 def prepared(scene: Scene, criterion: Criterion, outputs: Callable[[], Outputs], targets: Targets) -> Step:
     """The step on targets that are laid out before it."""
     grid = outputs().final.grid
-    if criterion_has_priors(outputs()):
-        grid = full_prior_grid()
+    if grid is not None and grid.prior_wh is not None:
+        grid = yolov5_grid((SIDE, SIDE), ANCHORS, STRIDES, anchor_unit="pixel")
     targets = criterion.prepare(targets, grid)
+
+    def total_of() -> Tensor:
+        return criterion(outputs(), targets).total
+
+    run = torch.compile(total_of, fullgraph=True) if COMPILE else total_of
 
     def step() -> Tensor:
         scene.clear()
-        total = criterion(outputs(), targets).total
+        total = run()
         total.backward()
         return total.detach()
 
     return step
-
-
-def criterion_has_priors(outputs: Outputs) -> bool:
-    """Whether these are the levels of an anchor-based head."""
-    return outputs.final.cells.prior_wh is not None
-
-
-def full_prior_grid() -> Any:
-    """The grid of all levels of the anchor-based head."""
-    shapes = [(SIDE // stride, SIDE // stride) for stride in STRIDES]
-    return make_grid(shapes, STRIDES, priors=ANCHORS, prior_first=True)
 
 
 def peer_model(name: str) -> Any | None:
@@ -308,7 +305,50 @@ def peer_yolov5(scene: Scene, maps: list[Tensor]) -> Step | None:
     return step
 
 
-FAMILIES = {"detect": detect, "segment": segment, "pose": pose, "oriented": oriented, "dual": dual, "yolov5": anchors}
+def queries(question: Question) -> tuple[Scene, Step, Step | None]:
+    """RT-DETR: encoder proposals and six decoder layers of 300 queries."""
+    g = torch.Generator().manual_seed(0)
+    scene = Scene(len(question.counts), question.classes)
+    shape = (7, scene.batch, 300)
+    scene.leaves["boxes"] = (torch.rand(*shape, 4, generator=g) * 0.6 + 0.2).requires_grad_()
+    scene.leaves["logits"] = (torch.randn(*shape, question.classes, generator=g) - 4).requires_grad_()
+    scene.image, scene.boxes = random_boxes(question.counts, question.sides, g)
+    scene.labels = torch.randint(question.classes, (len(scene.image),), generator=g)
+
+    def outputs() -> Outputs:
+        return from_detr_stacks(scene.leaves["boxes"], scene.leaves["logits"], image_size=(SIDE, SIDE))
+
+    return scene, ours(scene, rtdetr_modern(), outputs), peer_queries(scene, question)
+
+
+def peer_queries(scene: Scene, question: Question) -> Step | None:
+    """The peer's criterion for its RT-DETR, or None where it is not installed."""
+    try:
+        model = importlib.import_module("ultralytics").RTDETR("rtdetr-l.yaml").model
+    except ImportError:
+        return None
+    model.nc = scene.classes
+    criterion = model.init_criterion()
+    rows = {"cls": scene.labels, "bboxes": scene.boxes, "batch_idx": scene.image, "gt_groups": list(question.counts)}
+
+    def step() -> Tensor:
+        scene.clear()
+        total = sum(criterion((scene.leaves["boxes"], scene.leaves["logits"]), rows).values())
+        total.backward()
+        return total.detach()
+
+    return step
+
+
+FAMILIES = {
+    "detect": detect,
+    "segment": segment,
+    "pose": pose,
+    "oriented": oriented,
+    "dual": dual,
+    "yolov5": anchors,
+    "rtdetr": queries,
+}
 
 
 def questions(family: str) -> list[Question]:
@@ -344,7 +384,10 @@ def main() -> None:
     parser.add_argument("--families", nargs="+", default=list(FAMILIES), choices=list(FAMILIES))
     parser.add_argument("--objects", type=int, help="only questions with so many objects in every image")
     parser.add_argument("--no-peer", action="store_true", help="our side only")
+    parser.add_argument("--compile", action="store_true", help="our side through torch.compile, inductor, one graph")
     options = parser.parse_args()
+    global COMPILE
+    COMPILE = options.compile
     torch.set_num_threads(options.threads)
     heap = "warm" if warm_heap() else "cold"
     print(machine(), f"heap {heap}")
@@ -355,7 +398,7 @@ def main() -> None:
             row = measure(family, question, options.repeats, with_peer=not options.no_peer)
             print("  ".join(f"{key} {value}" for key, value in row.items()), flush=True)
             if not options.no_record:
-                record("criteria", row | {"heap": heap})
+                record("criteria", row | {"heap": heap, "compiled": COMPILE})
 
 
 if __name__ == "__main__":

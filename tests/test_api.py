@@ -194,6 +194,23 @@ def test_load_names_what_it_expected(tmp_path):
         bw.load(tmp_path)
 
 
+def test_a_training_starts_from_the_weights_of_another_run(run, data, tmp_path):
+    said = []
+    heard = Listener()
+    heard.message = lambda text, severity="info": said.append(text)
+    start = read_state(run.folder / "weights" / "best.safetensors")
+    again = bw.train(
+        "yolov8n", data=data, out=tmp_path / "again", weights=run.folder, listener=heard, epochs=1, imgsz=64, batch=8,
+        workers=0, lr0=0.0, warmup_epochs=0.0, freeze=[0],
+    )  # fmt: skip
+
+    name = next(name for name in start if name.endswith("conv.weight"))
+    assert torch.equal(read_state(again.folder / "weights" / "last.safetensors")[name], start[name])
+    assert any("best.safetensors: " in line for line in said)
+    with pytest.raises(ConfigError, match="got both"):
+        bw.train(weights=run.folder, resume=run.folder)
+
+
 def test_load_refuses_weights_without_their_recipe(run, tmp_path):
     file = run.folder / "weights" / "best.safetensors"
     metadata = read_metadata(file)

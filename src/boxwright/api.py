@@ -101,6 +101,7 @@ def train(
     *,
     data: str | Path | None = None,
     out: str | Path | None = None,
+    weights: str | Path | None = None,
     resume: str | Path | None = None,
     listener: Listener | None = None,
     settings: Settings | None = None,
@@ -112,6 +113,8 @@ def train(
         model: a preset ("yolov8n") or a complete recipe.
         data: the dataset: a YOLO `data.yaml`, a folder in YOLO layout or a Pascal VOC folder.
         out: the run folder; without it a new one under `runs/`.
+        weights: a weights file or run folder to start from; what does not fit, for example the last layers of other
+            classes, keeps its fresh values, and a message says how much that is.
         resume: the folder of an interrupted run, to be finished as if it had never stopped; its own recipe is used.
         listener: hears progress; see `boxwright.engine.logs.Listener`.
         settings: whole paths, for example {"criterion.rules.main.assigner.topk": 13} or ["train.lr0=0.01"].
@@ -122,13 +125,16 @@ def train(
         DataError: the dataset cannot be used.
         TrainingError: the loss is not finite.
     """
+    if resume is not None and weights is not None:
+        raise ConfigError("train: expected weights to start from or a run to resume, got both; leave one out")
     if resume is not None:
         folder, chosen = _resumed(Path(resume), model, data, out)
         chosen = configure(chosen, settings, **keywords)
     else:
         chosen = _chosen(model, data, settings, keywords)
         folder = free_folder(RUNS / chosen.name) if out is None else Path(out)
-    result = Trainer(chosen, folder, listener=listener, resume=resume is not None).fit()
+    start = None if weights is None else weights_of(Path(weights))
+    result = Trainer(chosen, folder, listener=listener, resume=resume is not None, weights=start).fit()
     return Run(result.folder, result.metrics, result.best_epoch, result.evaluation)
 
 

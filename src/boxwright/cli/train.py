@@ -24,6 +24,9 @@ def train(
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Run folder; without it a new one under runs/.")
     ] = None,
+    weights: Annotated[
+        Path | None, typer.Option("--weights", metavar="PATH", help="Weights file or run folder to start from.")
+    ] = None,
     resume: Annotated[
         Path | None, typer.Option("--resume", metavar="DIR", help="Finish the interrupted run in this folder.")
     ] = None,
@@ -46,6 +49,7 @@ def train(
         name,
         data=data,
         out=out,
+        weights=weights,
         resume=resume,
         listener=listener,
         settings=settings,

@@ -17,6 +17,7 @@ def training_curves(rows: Sequence[Mapping[str, float]]) -> bytes:
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     panels = panels_of(rows)
     high = max(1, math.ceil(len(panels) / _COLUMNS))
@@ -31,6 +32,7 @@ def training_curves(rows: Sequence[Mapping[str, float]]) -> bytes:
         axes.set_title(title, fontsize=9)
         axes.grid(alpha=0.3)
         axes.tick_params(labelsize=7)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))  # whole epochs
         if len(names) > 1:
             axes.legend(fontsize=7)
     buffer = io.BytesIO()

@@ -17,6 +17,7 @@ def class_probabilities(
     Classes that may occur together: a sigmoid each. Classes that exclude one another: a softmax; where no objectness
     tells background from object, background takes part in it with a logit of 0.
 
+    >>> import torch
     >>> class_probabilities(torch.zeros(2), exclusive=False).tolist()
     [0.5, 0.5]
     >>> [round(p, 4) for p in class_probabilities(torch.zeros(2), exclusive=True).tolist()]
