@@ -33,7 +33,11 @@ class CentreSize:
     """Reads raw outputs that are boxes already: centre and size in px."""
 
     def __call__(
-        self, raw: Float[Tensor, "*n raw"], points: Float[Tensor, "*n 2"], strides: Float[Tensor, "*n"]
+        self,
+        raw: Float[Tensor, "*n raw"],
+        points: Float[Tensor, "*n 2"],
+        strides: Float[Tensor, "*n"],
+        extra: Float[Tensor, "*n"] | Float[Tensor, "*n 2"] | None = None,
     ) -> Float[Tensor, "*n 4"]:
         """The boxes as xyxy."""
         return cxcywh_to_xyxy(raw)
@@ -122,7 +126,7 @@ def measure(question: Question, repeats: int) -> dict[str, Any]:
 
     theirs = peer(question, preds)
     variants = {"ours": ours} | ({} if theirs is None else {"peer": theirs})
-    seconds = medians(variants, repeats=repeats, warmup=2)
+    seconds = medians(variants, repeats=repeats, warmup=2, burst=3)
     found = ours()
     row: dict[str, Any] = {
         "question": question.name,
