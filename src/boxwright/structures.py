@@ -10,7 +10,7 @@ theta in radians.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
@@ -173,14 +173,14 @@ class Targets:
     def to(self, device: torch.device | str) -> "Targets":
         """The same targets on another device."""
         moved: dict[str, Any] = {}
-        for field in fields(self):
-            value = getattr(self, field.name)
+        for of in fields(self):
+            value = getattr(self, of.name)
             if isinstance(value, Tensor):
-                moved[field.name] = value.to(device, non_blocking=True)
+                moved[of.name] = value.to(device, non_blocking=True)
             elif isinstance(value, Mapping):
-                moved[field.name] = {name: part.to(device, non_blocking=True) for name, part in value.items()}
+                moved[of.name] = {name: part.to(device, non_blocking=True) for name, part in value.items()}
             elif value is not None:
-                moved[field.name] = value.to(device)
+                moved[of.name] = value.to(device)
         return replace(self, **moved)
 
 
@@ -242,6 +242,7 @@ class Assignment:
     valid: Bool[Tensor, " P"]  # P counts slots known on the host; the others are left out of every sum
     weight: Float[Tensor, " P"]  # soft quality in [0, 1]; 0 where not valid
     normalizer: Float[Tensor, ""]  # > 0; what sums of weights are divided by, summed over ranks
+    all_valid: bool = False  # the host knows that no slot is unused, so nobody has to look at `valid`
 
     @property
     def share(self) -> Float[Tensor, " P"]:
@@ -255,6 +256,7 @@ class MatchedRows:
 
     pairs: Assignment
     box_raw: Float[Tensor, "P raw"]
+    shared: dict[str, Tensor] = field(default_factory=dict, compare=False)  # what a term computed that others read
     logits: Float[Tensor, "P C"] | None = None  # gathered only from a `Predictions.table`
     mask_coefs: Float[Tensor, "P Q"] | None = None
     objectness: Float[Tensor, "B A"] | None = None  # the whole plane, with the gradient that goes to the table

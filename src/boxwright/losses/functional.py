@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from boxwright.ops.chunks import image_chunks
+from boxwright.ops.chunks import CACHE_ELEMENTS, image_chunks, pieces
 from boxwright.ops.rows import empty_in_memory_order
 from boxwright.structures import at_least_float32
 
@@ -169,7 +169,9 @@ class _SparseBce(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, image: Tensor, anchor: Tensor, label: Tensor, soft: Tensor) -> Tensor:
         ctx.save_for_backward(logits, image, anchor, label, soft)
-        values = torch.cat([sum_of_softplus(at_least_float32(logits[chunk])) for chunk in class_chunks(logits)])
+        values = at_least_float32(logits[:0, :0, :1]).new_empty(logits.shape[:2])
+        for block in _blocks(logits):
+            values[block] = sum_of_softplus(at_least_float32(logits[block]))
         matched = at_least_float32(logits[image, anchor, label])
         gain = torch.where(soft != 0, soft * matched, torch.zeros_like(matched)).to(values.dtype)
         return values.index_put_((image, anchor), -gain, accumulate=True)
@@ -179,10 +181,19 @@ class _SparseBce(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
         logits, image, anchor, label, soft = ctx.saved_tensors
         out = empty_in_memory_order(logits)
-        for chunk in class_chunks(logits):
-            out[chunk] = torch.sigmoid(at_least_float32(logits[chunk])).mul_(gradient[chunk, :, None])
+        for block in _blocks(logits):
+            out[block] = torch.sigmoid(at_least_float32(logits[block])).mul_(gradient[block][..., None])
         correction = torch.where(soft != 0, -soft * gradient[image, anchor], torch.zeros_like(soft)).to(out.dtype)
         return out.index_put_((image, anchor, label), correction, accumulate=True), None, None, None, None
+
+
+def _blocks(logits: Tensor) -> list[tuple[slice, slice]]:
+    """Images, or candidates of a single image, to work on at once."""
+    batch, anchors, classes = logits.shape
+    if batch == 1:
+        rows = max(CACHE_ELEMENTS // max(classes, 1), 1)
+        return [(slice(None), part) for part in pieces(anchors, logits.device, rows)]
+    return [(chunk, slice(None)) for chunk in class_chunks(logits)]
 
 
 def sum_of_softplus(logits: Float[Tensor, "*n C"]) -> Float[Tensor, "*n"]:

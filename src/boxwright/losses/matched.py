@@ -36,7 +36,7 @@ def gather_matched(preds: Predictions, pairs: Assignment) -> MatchedRows:
         preds.table,
         pairs.image,
         pairs.anchor,
-        pairs.valid,
+        None if pairs.all_valid else pairs.valid,
         (boxes, objectness, classes, coefs),
         boxes if objectness else None,
     )

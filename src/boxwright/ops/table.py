@@ -17,14 +17,14 @@ def take_matched(
     table: Float[Tensor, "B A columns"],
     image: Int64[Tensor, " P"],
     anchor: Int64[Tensor, " P"],
-    valid: Bool[Tensor, " P"],
+    valid: Bool[Tensor, " P"] | None,
     widths: tuple[int, ...],
     plane: int | None = None,
 ) -> tuple[Tensor, ...]:
     """table[image, anchor] cut into parts of some widths, and, last, the whole column `plane` when one is named.
 
-    At least float32; zeros, and no gradient, where not valid. Rows may repeat. The gradient of the table is zeros, the
-    plane and the rows: every other entry is touched once.
+    At least float32; zeros, and no gradient, where not valid (None: all are). Rows may repeat. The gradient of the
+    table is zeros, the plane and the rows: every other entry is touched once.
 
     >>> table = torch.tensor([[[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]])
     >>> one = torch.tensor([0])
@@ -42,7 +42,7 @@ class _TakeMatched(torch.autograd.Function):
         table: Tensor,
         image: Tensor,
         anchor: Tensor,
-        valid: Tensor,
+        valid: Tensor | None,
         widths: tuple[int, ...],
         plane: int | None,
     ) -> tuple[Tensor, ...]:
@@ -55,8 +55,9 @@ class _TakeMatched(torch.autograd.Function):
         else:
             rows = table[image, anchor]
         rows = at_least_float32(rows)
-        # An unused slot may point at any candidate: its values must not reach a gradient (0 * inf is NaN).
-        rows = torch.where(valid[:, None], rows, torch.zeros_like(rows))
+        if valid is not None:
+            # An unused slot may point at any candidate: its values must not reach a gradient (0 * inf is NaN).
+            rows = torch.where(valid[:, None], rows, torch.zeros_like(rows))
         parts = tuple(part.contiguous() for part in torch.split(rows, list(widths), dim=1))
         return parts if plane is None else (*parts, at_least_float32(table[..., plane].contiguous()))
 
@@ -67,7 +68,8 @@ class _TakeMatched(torch.autograd.Function):
         batch, anchors, columns = ctx.shape
         parts = gradients[: len(ctx.widths)]
         rows = torch.cat(parts, dim=1)
-        rows = torch.where(valid[:, None], rows, torch.zeros_like(rows))
+        if valid is not None:
+            rows = torch.where(valid[:, None], rows, torch.zeros_like(rows))
         out = fill_zero_(torch.empty(batch * anchors, columns, dtype=ctx.dtype, device=rows.device))
         if ctx.plane is not None:
             out[:, ctx.plane] = gradients[-1].reshape(-1)

@@ -4,6 +4,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
+from typing import Any
 
 import torch
 from jaxtyping import Shaped
@@ -128,8 +129,9 @@ def denoising_pairs(positives: Sequence[Shaped[Tensor, " _"]], targets: Targets)
         weight=weight,
         normalizer=weight.sum().clamp(min=1),
     )
-    moved = {of.name: getattr(pairs, of.name).to(targets.labels.device) for of in fields(pairs)}
-    return replace(pairs, **moved)
+    device = targets.labels.device
+    parts: dict[str, Any] = {of.name: getattr(pairs, of.name) for of in fields(pairs)}
+    return replace(pairs, **{name: part.to(device) for name, part in parts.items() if isinstance(part, Tensor)})
 
 
 def _check_stack(name: str, boxes: Tensor, logits: Tensor, like: Tensor, classes: Tensor) -> None:

@@ -87,4 +87,5 @@ class AnchorRatio:
             valid=torch.ones_like(image, dtype=torch.bool),
             weight=torch.cat(shares),
             normalizer=like.new_ones(()),
+            all_valid=True,
         )

@@ -4,7 +4,7 @@
 
 from collections.abc import Sequence
 from dataclasses import field
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -18,10 +18,11 @@ from boxwright.ops.chunks import image_chunks
 from boxwright.ops.collective import sum_over_ranks
 from boxwright.ops.constants import constant
 from boxwright.ops.objects import check_labels, with_objects
-from boxwright.ops.overlap import paired_overlap
+from boxwright.ops.overlap import BoxPlanes, overlap_of_planes
 from boxwright.ops.scores import class_probabilities
 from boxwright.structures import Assignment, Grid, ObjectRows, Predictions, Targets, at_least_float32
 
+CACHE_COSTS = 1 << 17  # costs computed at once on a CPU: a dozen float32 values of each stay in a core's cache
 TINY = 1e-8  # keeps the logarithm of a probability finite; part of the definition, spec/losses C.3
 
 
@@ -92,23 +93,22 @@ class Hungarian:
             ShapeError: labels, boxes or attributes are not ones that the predictions have.
         """
         check_labels(objects, preds.logits.shape[-1])
-        boxes = predicted_boxes(preds)
-        wanted = true_boxes(preds, targets, objects.image, objects.slot)
+        near = _Planes.of(predicted_boxes(preds))
+        wanted = _Planes.of(true_boxes(preds, targets, objects.image, objects.slot)[:, None])
         label = targets.labels[objects.image, objects.slot]
         queries = preds.logits.shape[1]
-        parts = [wanted.new_zeros(0, queries)]
-        for images in image_chunks([count * queries for count in objects.counts], wanted.device):
+        found = near.sides[0].new_empty(len(label), queries)
+        for images in image_chunks([count * queries for count in objects.counts], found.device, CACHE_COSTS):
             first = sum(objects.counts[: images.start])
             rows = slice(first, first + sum(objects.counts[images]))
             image = objects.image[rows]
-            near, true = boxes[image], wanted[rows, None]
-            cost = self.class_gain * self._class_cost(preds, image, label[rows])
-            cost = cost + self.l1_gain * (near - true).abs().sum(dim=-1)
-            cost = cost + self.giou_gain * (1 - paired_overlap(near, true, "giou", "cxcywh"))
+            cost = self._class_cost(preds, image, label[rows]).mul_(self.class_gain)
+            distance, overlap = _compare(near.take(image), wanted.take(rows))
+            cost.add_(distance, alpha=self.l1_gain).add_(overlap.neg_().add_(1), alpha=self.giou_gain)
             for name, gain in self.attribute_gains.items():
-                cost = cost - gain * _attribute_probability(preds, targets, name, image, objects.slot[rows])
-            parts.append(torch.where(cost.isfinite(), cost, torch.zeros_like(cost)))
-        return torch.cat(parts)
+                cost -= gain * _attribute_probability(preds, targets, name, image, objects.slot[rows])
+            found[rows] = torch.where(cost.isfinite(), cost, torch.zeros_like(cost))
+        return found
 
     def _class_cost(self, preds: Predictions, image: Tensor, label: Tensor) -> Tensor:
         """(n, Q) class cost of objects of these images and classes."""
@@ -120,9 +120,42 @@ class Hungarian:
             p = at_least_float32(preds.logits).softmax(dim=-1)[image, :, label]
         if not self.focal:
             return -p
-        positive = self.alpha * (1 - p) ** self.gamma * -(p + TINY).log()
-        negative = (1 - self.alpha) * p**self.gamma * -(1 - p + TINY).log()
-        return positive - negative
+        rest = 1 - p
+        positive = (p + TINY).log_().mul_(rest**self.gamma).mul_(-self.alpha)
+        return positive.add_(rest.add_(TINY).log_().mul_(p**self.gamma), alpha=1 - self.alpha)
+
+
+class _Planes(NamedTuple):
+    """Boxes by number: contiguous planes, so that comparing many pairs reads and writes neighbours in memory."""
+
+    corners: BoxPlanes
+    centre: tuple[Tensor, Tensor]
+    sides: tuple[Tensor, Tensor]
+
+    @classmethod
+    def of(cls, boxes: Tensor) -> "_Planes":
+        """Planes of (cx, cy, w, h)."""
+        x, y, w, h = (plane.contiguous() for plane in boxes.unbind(-1))
+        return cls(BoxPlanes(x - w / 2, y - h / 2, x + w / 2, y + h / 2, None), (x, y), (w, h))
+
+    def take(self, index: Tensor | slice) -> "_Planes":
+        """The rows at some positions."""
+
+        def rows(plane: Tensor) -> Tensor:
+            return plane[index] if isinstance(index, slice) else plane.index_select(0, index)
+
+        (x, y), (w, h), (x1, y1, x2, y2, _) = self.centre, self.sides, self.corners
+        corners = BoxPlanes(rows(x1), rows(y1), rows(x2), rows(y2), None)
+        return _Planes(corners, (rows(x), rows(y)), (rows(w), rows(h)))
+
+
+def _compare(near: _Planes, true: _Planes) -> tuple[Tensor, Tensor]:
+    """L1 distance and GIoU of boxes (n, Q) with the one box of each row (n, 1)."""
+    pairs = zip((*near.centre, *near.sides), (*true.centre, *true.sides), strict=True)
+    distance, *others = ((a - b).abs_() for a, b in pairs)
+    for other in others:
+        distance += other
+    return distance, overlap_of_planes(true.corners, near.corners, "giou", true.sides, near.sides)
 
 
 def _attribute_probability(preds: Predictions, targets: Targets, name: str, image: Tensor, slot: Tensor) -> Tensor:

@@ -39,9 +39,16 @@ class AnchorOverlap:
 def overlap_in_cells(
     preds: Predictions, targets: Targets, pairs: Assignment, overlap: OverlapName
 ) -> Float[Tensor, " P"]:
-    """Overlap of each pair in cells, by centre and size, with gradient."""
+    """Overlap of each pair in cells, by centre and size, with gradient; computed once for all terms of a rule."""
+    shared = preds.matched.shared if preds.matched is not None and preds.matched.pairs is pairs else {}
+    name = f"overlap in cells: {overlap}"
+    if name in shared:
+        return shared[name]
     matched, wanted = boxes_in_cells(preds, targets, pairs)
-    return paired_overlap(matched, wanted, overlap, box_format="cxcywh")
+    found = paired_overlap(matched, wanted, overlap, box_format="cxcywh")
+    if torch.is_grad_enabled():
+        shared[name] = found
+    return found
 
 
 def boxes_in_cells(

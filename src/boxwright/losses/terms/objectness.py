@@ -123,7 +123,7 @@ class Objectness:
     def target(self, preds: Predictions, targets: Targets, pairs: Assignment) -> tuple[Tensor, Assignment]:
         """(B, A) target of every candidate, and the pairs of which only those that decide one are valid."""
         batch, anchors = preds.logits.shape[:2]
-        fit = overlap_in_cells(preds, targets, pairs, self.overlap)
+        fit = overlap_in_cells(preds, targets, pairs, self.overlap).detach()
         # Pairs that are not valid write to a place behind the last candidate.
         place = torch.where(pairs.valid, pairs.image * anchors + pairs.anchor, batch * anchors)
         number = torch.arange(len(place), device=place.device)
@@ -137,7 +137,7 @@ class Objectness:
         # One winner a place, so the order of writing does not matter; not a number has to reach the loss.
         there = torch.where(won | ~(value == value), place, batch * anchors)
         wanted = value.new_zeros(len(last)).scatter_(0, there, value)
-        return wanted[:-1].view(batch, anchors), replace(pairs, valid=won)
+        return wanted[:-1].view(batch, anchors), replace(pairs, valid=won, all_valid=False)
 
     def start(self, levels: Sequence[Grid]) -> list[float] | None:
         """What the criterion remembers before the first step: the balance; None when it does not adapt.
