@@ -4,7 +4,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
-from typing import Any
 
 import torch
 from jaxtyping import Shaped
@@ -129,9 +128,8 @@ def denoising_pairs(positives: Sequence[Shaped[Tensor, " _"]], targets: Targets)
         weight=weight,
         normalizer=weight.sum().clamp(min=1),
     )
-    device = targets.labels.device
-    parts: dict[str, Any] = {of.name: getattr(pairs, of.name) for of in fields(pairs)}
-    return replace(pairs, **{name: part.to(device) for name, part in parts.items() if isinstance(part, Tensor)})
+    tensors = (getattr(pairs, of.name) for of in fields(pairs) if of.name != "all_valid")
+    return Assignment(*(tensor.to(targets.labels.device) for tensor in tensors))
 
 
 def _check_stack(name: str, boxes: Tensor, logits: Tensor, like: Tensor, classes: Tensor) -> None:
