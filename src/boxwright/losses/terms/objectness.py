@@ -4,12 +4,13 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from boxwright.config import component
@@ -179,7 +180,25 @@ def _fitting(balance: tuple[float, ...], first: int, levels: int) -> tuple[float
 
 def _cross_entropy(logits: Tensor, wanted: Tensor, pos_weight: float) -> Tensor:
     """BCE without the product of 0 and an infinite softplus: softplus(-z) = softplus(z) - z."""
+    if pos_weight == 1:
+        plain: Tensor = _PlainCrossEntropy.apply(logits, wanted)  # type: ignore[no-untyped-call]
+        return plain
     values = functional.softplus(logits, threshold=SATURATED)
-    if pos_weight != 1:
-        values = values * (1 + (pos_weight - 1) * wanted)
+    values = values * (1 + (pos_weight - 1) * wanted)
     return values - torch.where(wanted != 0, pos_weight * wanted * logits, torch.zeros_like(logits))
+
+
+class _PlainCrossEntropy(torch.autograd.Function):
+    """Its gradient in one pass: sigmoid(z) - wanted."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, wanted: Tensor) -> Tensor:
+        ctx.save_for_backward(logits, wanted)
+        values = functional.softplus(logits, threshold=SATURATED)
+        return values.sub_(torch.where(wanted != 0, wanted * logits, torch.zeros_like(logits)))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        logits, wanted = ctx.saved_tensors
+        return torch.sigmoid(logits).sub_(wanted).mul_(gradient), None
