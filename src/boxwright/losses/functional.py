@@ -187,6 +187,31 @@ class _SparseBce(torch.autograd.Function):
         return out.index_put_((image, anchor, label), correction, accumulate=True), None, None, None, None
 
 
+def sum_of_bce(logits: Float[Tensor, "*n C"], targets: Float[Tensor, "*n C"]) -> Float[Tensor, "*n"]:
+    """Binary cross-entropy summed over the last axis; the targets are constants.
+
+    >>> round(sum_of_bce(torch.zeros(3), torch.ones(3)).item(), 4)
+    2.0794
+    """
+    values: Tensor = _SumOfBce.apply(logits, targets)  # type: ignore[no-untyped-call]
+    return values
+
+
+class _SumOfBce(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
+        ctx.save_for_backward(logits, targets)
+        # No product with a target of 0, where the logit may be infinite.
+        hit = torch.where(targets != 0, targets * logits, logits.new_zeros(()))
+        return sum_of_softplus(logits).sub_(hit.sum(dim=-1))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        logits, targets = ctx.saved_tensors
+        return torch.sigmoid(logits).sub_(targets).mul_(gradient[..., None]), None
+
+
 def _blocks(logits: Tensor) -> list[tuple[slice, slice]]:
     """Images, or candidates of a single image, to work on at once."""
     batch, anchors, classes = logits.shape

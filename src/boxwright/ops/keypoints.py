@@ -96,7 +96,10 @@ def keypoint_errors(
     >>> keypoint_errors(place, there, seen, torch.tensor([4.0]), sigma).item()  # 4 / (2 * 1 * 4)
     0.5
     """
-    gap = points - wanted
-    # Cut off before the square, and no product: a label that is not visible may hold anything.
-    gap = torch.where(visible[..., None], gap, torch.zeros_like(gap))
-    return (gap * gap).sum(dim=-1) / ((2 * sigmas) ** 2 * (area[..., None] + AREA_EPSILON) * 2)
+    # By coordinate: a sum over an axis of two is slow. Cut off before the square, and no product: a label that is not
+    # visible may hold anything.
+    across, down = (a - b for a, b in zip(points.unbind(dim=-1), wanted.unbind(dim=-1), strict=True))
+    nothing = across.new_zeros(())
+    across, down = torch.where(visible, across, nothing), torch.where(visible, down, nothing)
+    inverse = 1 / ((2 * sigmas) ** 2 * (area[..., None] + AREA_EPSILON) * 2)
+    return torch.addcmul(across * across, down, down) * inverse

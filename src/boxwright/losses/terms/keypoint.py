@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from boxwright.config import component
 from boxwright.errors import ShapeError
-from boxwright.losses.functional import bce_with_logits
+from boxwright.losses.functional import sum_of_bce
 from boxwright.ops.collective import sum_over_ranks
 from boxwright.ops.constants import constant
 from boxwright.ops.keypoints import decode_keypoints, keypoint_misses, keypoint_sigmas
@@ -80,7 +80,7 @@ class KeypointVisibility:
         if raw.shape[-1] == 2:
             return torch.zeros_like(pairs.weight)
         visible = _labels_at(raw, targets, pairs)[..., 2] != 0
-        missed = bce_with_logits(raw[..., 2], visible.to(raw.dtype)).mean(dim=1)
+        missed = sum_of_bce(raw[..., 2], visible.to(raw.dtype)) / raw.shape[1]
         return torch.where(pairs.valid, missed, torch.zeros_like(missed)) / _positives(pairs, missed)
 
 
