@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from boxwright.errors import ShapeError
+from boxwright.ops.candidates import lay_out_candidates
 from boxwright.ops.decode import Distance
 from boxwright.ops.grid import grid_for_image
 from boxwright.structures import (
@@ -170,3 +171,21 @@ def test_detections_become_supervision_detections():
     assert theirs.xyxy.tolist() == [[1, 2, 4, 8]]
     assert theirs.class_id.tolist() == [1]
     assert theirs.data["class_name"].tolist() == ["dog"]
+
+
+def test_targets_scale_everything_in_pixels_and_forget_their_layouts():
+    upright = Targets(
+        torch.zeros(1, 1).long(), torch.tensor([[[8.0, 4.0, 16.0, 12.0]]]), torch.ones(1, 1).bool(),
+        keypoints=torch.tensor([[[[10.0, 6.0, 2.0]]]]), ignore=torch.tensor([[[0.0, 0.0, 4.0, 4.0]]]),
+    )  # fmt: skip
+    prepared = dataclasses.replace(upright, candidates=lay_out_candidates(upright, GRID))
+
+    scaled = prepared.scaled(2.0, 0.5)
+
+    assert scaled.boxes.tolist() == [[[16.0, 2.0, 32.0, 6.0]]]
+    assert scaled.keypoints.tolist() == [[[[20.0, 3.0, 2.0]]]]
+    assert scaled.ignore.tolist() == [[[0.0, 0.0, 8.0, 2.0]]]
+    assert scaled.candidates is None
+    assert prepared.boxes.tolist() == [[[8.0, 4.0, 16.0, 12.0]]]  # nobody writes into another's tensors
+    turned = dataclasses.replace(upright, boxes=torch.tensor([[[8.0, 4.0, 6.0, 2.0, 0.5]]]), keypoints=None)
+    assert turned.scaled(2.0, 0.5).boxes.tolist() == [[[16.0, 2.0, 12.0, 1.0, 0.5]]]

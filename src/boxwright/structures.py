@@ -170,6 +170,20 @@ class Targets:
         """Whether boxes are (cx, cy, w, h, theta)."""
         return self.boxes.shape[-1] == 5
 
+    def scaled(self, across: float, down: float) -> "Targets":
+        """The targets of images made `across` times as wide and `down` times as high; layouts have to be made anew.
+
+        The angle of oriented boxes stays; masks and maps have their own grid.
+        """
+        pair = self.boxes.new_tensor((across, down))
+        boxes = self.boxes.clone()
+        boxes[..., :4] *= pair.repeat(2)
+        keypoints = None if self.keypoints is None else self.keypoints.clone()
+        if keypoints is not None:
+            keypoints[..., :2] *= pair.to(keypoints.dtype)
+        ignore = None if self.ignore is None else self.ignore * pair.repeat(2).to(self.ignore.dtype)
+        return replace(self, boxes=boxes, keypoints=keypoints, ignore=ignore, candidates=None, prior_matches=None)
+
     def to(self, device: torch.device | str) -> "Targets":
         """The same targets on another device."""
         moved: dict[str, Any] = {}
@@ -412,15 +426,19 @@ class Predictions:
 
     def boxes_at(self, pairs: Assignment) -> Float[Tensor, "P box"]:
         """Boxes of the matched candidates, px, with gradient; a harmless constant where a pair is not valid."""
-        raw = self.raw_at(pairs)
+        angle = None if self.angle is None else rows_at(self.angle, pairs)
+        return self.decode_rows(self.raw_at(pairs), pairs.anchor, angle)
+
+    def decode_rows(
+        self, raw: Float[Tensor, "P raw"], anchor: Int64[Tensor, " P"], angle: Float[Tensor, " P"] | None = None
+    ) -> Float[Tensor, "P box"]:
+        """Boxes, px, of raw rows of the given candidates; `angle` (radians) where the boxes are oriented."""
         if self.grid is None:
             return self.decoder(raw, *self._size_as_cell(raw, raw.shape[:1]))
-        points, strides = self.grid.points[pairs.anchor], self.grid.strides[pairs.anchor]
-        if self.angle is not None:
-            extra: Tensor | None = rows_at(self.angle, pairs)
-        else:
-            extra = None if self.grid.prior_wh is None else self.grid.prior_wh[pairs.anchor].to(raw.dtype)
-        return self.decoder(raw, points.to(raw.dtype), strides.to(raw.dtype), extra)
+        points, strides = self.grid.points[anchor].to(raw.dtype), self.grid.strides[anchor].to(raw.dtype)
+        prior = None if self.grid.prior_wh is None else self.grid.prior_wh[anchor].to(raw.dtype)
+        extra = prior if angle is None else angle
+        return self.decoder(raw, points, strides) if extra is None else self.decoder(raw, points, strides, extra)
 
     def _extra(self, images: tuple[slice]) -> Tensor | None:
         if self.angle is not None:

@@ -38,13 +38,12 @@ def to_network(images: Tensor, device: torch.device, *, channels_last: bool) -> 
 
 
 def resized(batch: Batch, size: tuple[int, int]) -> Batch:
-    """The batch at another (height, width): images bilinear, boxes scaled with them."""
+    """The batch at another (height, width): images bilinear, labels scaled with them."""
     height, width = batch.images.shape[2:]
     if (height, width) == size:
         return batch
     pixels = nn.functional.interpolate(batch.images.float(), size=size, mode="bilinear", align_corners=False)
-    scale = torch.tensor([size[1] / width, size[0] / height]).repeat(2)
-    targets = dataclasses.replace(batch.targets, boxes=batch.targets.boxes * scale, candidates=None)
+    targets = batch.targets.scaled(size[1] / width, size[0] / height)
     return dataclasses.replace(batch, images=pixels.round_().to(torch.uint8), targets=targets)
 
 

@@ -221,6 +221,21 @@ def _blocks(logits: Tensor) -> list[tuple[slice, slice]]:
     return [(chunk, slice(None)) for chunk in class_chunks(logits)]
 
 
+def power(base: Float[Tensor, "*n"], exponent: float) -> Float[Tensor, "*n"]:
+    """base^exponent in new memory, base >= 0; by multiplication for the exponents in use: several times faster.
+
+    >>> [power(torch.tensor(4.0), exponent).item() for exponent in (0.5, 1.5, 2.0, 3.0, 6.0)]
+    [2.0, 8.0, 16.0, 64.0, 4096.0]
+    """
+    if exponent in (2.0, 6.0):
+        square = base * base
+        return square if exponent == 2.0 else square * square * square
+    if exponent in (0.5, 1.5):
+        root = base.sqrt()
+        return root if exponent == 0.5 else root.mul_(base)
+    return base**exponent
+
+
 def sum_of_softplus(logits: Float[Tensor, "*n C"]) -> Float[Tensor, "*n"]:
     """softplus(z) = max(z, 0) + log(1 + exp(-|z|)), summed over the last axis with few logarithms.
 

@@ -126,11 +126,8 @@ def _pick(dense: Tensor, image: Tensor, anchor: Tensor) -> Tensor:
 
 
 def _decode(preds: Predictions, image: Tensor, anchor: Tensor) -> Tensor:
-    raw = at_least_float32(_pick(preds.box_raw, image, anchor))
-    points, strides = preds.cells.points[anchor].to(raw.dtype), preds.cells.strides[anchor].to(raw.dtype)
-    if preds.cells.prior_wh is None:
-        return preds.decoder(raw, points, strides)
-    return preds.decoder(raw, points, strides, preds.cells.prior_wh[anchor].to(raw.dtype))
+    angle = None if preds.angle is None else at_least_float32(preds.angle[image, anchor])
+    return preds.decode_rows(at_least_float32(_pick(preds.box_raw, image, anchor)), anchor, angle)
 
 
 def _suppress(

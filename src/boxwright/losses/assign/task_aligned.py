@@ -17,6 +17,7 @@ from boxwright.losses.assign.keypoint_fit import KeypointFit
 from boxwright.losses.assign.mask_fit import MaskFit
 from boxwright.losses.assign.scene import AssignOverlap, Scene
 from boxwright.losses.assign.topk import among_best, by_object_then_best, expand
+from boxwright.losses.functional import power
 from boxwright.ops.candidates import RUN_CELLS, LayoutRules, check_candidates, lay_out_candidates
 from boxwright.ops.collective import sum_over_ranks
 from boxwright.structures import Assignment, Grid, Predictions, Targets
@@ -167,7 +168,7 @@ class TaskAligned:
 
     def _metric(self, scene: Scene, runs: slice, fit: Tensor) -> Tensor:
         scores = scene.scores(scene.owner[runs], scene.cells(runs))
-        return _power(scores, self.alpha).mul_(_power(fit, self.beta))
+        return power(scores, self.alpha).mul_(power(fit, self.beta))
 
     def _best(self, scene: Scene, metric: Tensor, topk: int) -> Tensor:
         """The pair of every slot, each object's best first.
@@ -232,14 +233,6 @@ class TaskAligned:
             0, cell, torch.where(alive, number, len(pair)), "amin"
         )
         return pair, alive & (first.index_select(0, cell) == number), orphan
-
-
-def _power(base: Tensor, exponent: float) -> Tensor:
-    """Base ** exponent, by multiplication for small even exponents: several times faster than the general power."""
-    if exponent == 6.0:
-        square = base * base
-        return square * square * square
-    return base.sqrt() if exponent == 0.5 else base**exponent
 
 
 def _last_repeated(scene: Scene, overlap: Tensor) -> Tensor:

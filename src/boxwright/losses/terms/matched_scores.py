@@ -12,8 +12,9 @@ from torch.nn import functional
 
 from boxwright.config import component
 from boxwright.errors import ConfigError, ShapeError
+from boxwright.losses.balance import WeightMode
 from boxwright.losses.functional import bce_with_logits, focal, quality_focal, sparse_bce
-from boxwright.losses.terms.scores import ClassWeightVector, WeightMode
+from boxwright.losses.terms.scores import ClassWeightVector
 from boxwright.ops.constants import constant
 from boxwright.structures import Assignment, Predictions, Targets
 

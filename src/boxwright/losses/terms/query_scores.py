@@ -5,7 +5,6 @@
 `FocalScores(gamma=1.5, target="hard")` is the third one: it needs no overlap.
 """
 
-import math
 from typing import ClassVar, Literal, NamedTuple
 
 import torch
@@ -14,10 +13,11 @@ from torch import Tensor
 
 from boxwright.config import component
 from boxwright.errors import ConfigError, ShapeError
+from boxwright.losses.balance import WeightMode
 from boxwright.losses.entries import Background, background_and_entries
 from boxwright.losses.functional import bce_with_logits
 from boxwright.losses.normalized_boxes import matched_boxes, true_boxes
-from boxwright.losses.terms.scores import ClassWeightVector, WeightMode
+from boxwright.losses.terms.scores import ClassWeightVector, check_class_weights
 from boxwright.ops.collective import sum_over_ranks
 from boxwright.ops.constants import constant
 from boxwright.ops.overlap import paired_overlap
@@ -47,7 +47,7 @@ class QueryVarifocalScores:
     scope: ClassVar[Literal["candidate"]] = "candidate"
 
     def __post_init__(self) -> None:
-        _check_weights("QueryVarifocalScores", self.class_weights)
+        check_class_weights("QueryVarifocalScores", self.class_weights)
         for name in ("gamma", "unmatched_gamma"):
             if not getattr(self, name) >= 1:
                 raise ConfigError(
@@ -97,7 +97,7 @@ class QueryScores:
     scope: ClassVar[Literal["candidate"]] = "candidate"
 
     def __post_init__(self) -> None:
-        _check_weights("QueryScores", self.class_weights)
+        check_class_weights("QueryScores", self.class_weights)
 
     def __call__(self, preds: Predictions, targets: Targets, pairs: Assignment) -> Float[Tensor, "B A"]:
         """Contribution of each candidate.
@@ -162,9 +162,3 @@ def _changed(costs: Tensor, change: Tensor, pairs: Assignment) -> Tensor:
     """The costs, changed where a candidate is matched."""
     change = torch.where(pairs.valid, change, torch.zeros_like(change))
     return costs.index_put((pairs.image, pairs.anchor), change.to(costs.dtype), accumulate=True)
-
-
-def _check_weights(name: str, vector: ClassWeightVector) -> None:
-    wrong = [value for value in vector or () if not (math.isfinite(value) and value >= 0)]
-    if wrong:
-        raise ConfigError(f"{name}.class_weights: expected numbers of at least 0, got {wrong[0]}")

@@ -19,13 +19,13 @@ from torch import Tensor
 
 from boxwright.config import component
 from boxwright.errors import ConfigError, ShapeError
+from boxwright.losses.balance import WeightMode
 from boxwright.losses.entries import Background, background_and_entries
 from boxwright.losses.functional import bce_with_logits, focal, quality_focal, sparse_bce
 from boxwright.ops.collective import sum_over_ranks
 from boxwright.ops.constants import constant
 from boxwright.structures import Assignment, Predictions, Targets, at_least_float32
 
-WeightMode = Literal["positive", "both"]
 EmptyNorm = Literal["sum", "anchors"]
 ClassWeightVector = tuple[float, ...] | None
 
@@ -50,7 +50,7 @@ class SoftScores:
     scope: ClassVar[Literal["candidate"]] = "candidate"
 
     def __post_init__(self) -> None:
-        _check_weights("SoftScores", self.class_weights)
+        check_class_weights("SoftScores", self.class_weights)
 
     def __call__(self, preds: Predictions, targets: Targets, pairs: Assignment) -> Float[Tensor, "B A"]:
         """Contribution of each candidate.
@@ -109,7 +109,7 @@ class FocalScores:
     scope: ClassVar[Literal["candidate"]] = "candidate"
 
     def __post_init__(self) -> None:
-        _check_weights("FocalScores", self.class_weights)
+        check_class_weights("FocalScores", self.class_weights)
         _check_gamma("FocalScores", self.gamma)
 
     def __call__(self, preds: Predictions, targets: Targets, pairs: Assignment) -> Float[Tensor, "B A"]:
@@ -146,7 +146,7 @@ class QualityFocalScores:
     scope: ClassVar[Literal["candidate"]] = "candidate"
 
     def __post_init__(self) -> None:
-        _check_weights("QualityFocalScores", self.class_weights)
+        check_class_weights("QualityFocalScores", self.class_weights)
         _check_gamma("QualityFocalScores", self.gamma)
 
     def __call__(self, preds: Predictions, targets: Targets, pairs: Assignment) -> Float[Tensor, "B A"]:
@@ -186,7 +186,7 @@ class VarifocalScores:
     scope: ClassVar[Literal["candidate"]] = "candidate"
 
     def __post_init__(self) -> None:
-        _check_weights("VarifocalScores", self.class_weights)
+        check_class_weights("VarifocalScores", self.class_weights)
         _check_gamma("VarifocalScores", self.gamma)
 
     def __call__(self, preds: Predictions, targets: Targets, pairs: Assignment) -> Float[Tensor, "B A"]:
@@ -275,7 +275,12 @@ def _divisor(empty_norm: EmptyNorm, preds: Predictions, pairs: Assignment) -> Te
     return torch.where(weight == 0, candidates, pairs.normalizer)
 
 
-def _check_weights(name: str, vector: ClassWeightVector) -> None:
+def check_class_weights(name: str, vector: ClassWeightVector) -> None:
+    """Raises when a number is negative or not finite.
+
+    Raises:
+        ConfigError: naming the term.
+    """
     wrong = [value for value in vector or () if not (math.isfinite(value) and value >= 0)]
     if wrong:
         raise ConfigError(f"{name}.class_weights: expected numbers of at least 0, got {wrong[0]}")

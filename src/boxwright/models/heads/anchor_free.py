@@ -128,7 +128,7 @@ def _branch(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
 
 
 def _apply(branch: nn.Module, x: Tensor) -> Tensor:
-    """The branch, its last layer in float32 under autocast.
+    """The branch, its last layer in its own precision (float32) under autocast.
 
     bfloat16 has 8 bits: rounded class logits tie in the ranking, and rounded bins move distances by 1/16 of a cell.
     """
@@ -139,7 +139,7 @@ def _apply(branch: nn.Module, x: Tensor) -> Tensor:
     if not (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)):
         return last(x)  # type: ignore[no-any-return]
     with torch.autocast(kind, enabled=False):
-        return last(x.float())  # type: ignore[no-any-return]
+        return last(x.to(next(last.parameters()).dtype))  # type: ignore[no-any-return]
 
 
 def _bias(branch: nn.Module) -> Tensor:
