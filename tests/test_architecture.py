@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 SRC = ROOT / "src" / "boxwright"
 
 # Which rooms a room may import, besides itself. A room is a package or a module directly below `boxwright`.
-FOUNDATION = {"errors", "structures", "config"}
+FOUNDATION = {"errors", "structures", "config", "vocabulary", "results"}
 SIBLINGS = {"models", "losses", "data", "evaluation", "viz"}
 BELOW_TASKS = FOUNDATION | SIBLINGS | {"ops"}
 BELOW_ENGINE = BELOW_TASKS | {"tasks"}
@@ -22,6 +22,8 @@ DOORS = {
     "errors": set(),
     "structures": {"errors"},
     "config": {"errors"},
+    "vocabulary": {"errors", "config"},
+    "results": {"errors", "config", "vocabulary", "structures"},
     "ops": FOUNDATION,
     **{room: FOUNDATION | {"ops"} for room in SIBLINGS},
     "tasks": BELOW_TASKS,
@@ -51,6 +53,7 @@ NO_TORCH = (  # what `boxwright check` is made of
     "boxwright.evaluation.config",
     "boxwright.ops.letterbox",
     "boxwright.presets",
+    "boxwright.vocabulary",
 )
 ROOM_CARD = ("lives here", "may import", "never")
 

@@ -436,7 +436,7 @@ def test_errors_print_their_kind(error, capsys):
 def test_the_results_table_leaves_out_classes_without_objects_and_says_so():
     from boxwright.cli.tables import class_results
     from boxwright.evaluation.evaluator import EvaluationConfig, Evaluator
-    from boxwright.structures import Detections, GroundTruth
+    from boxwright.results import Detections, GroundTruth
 
     boxes = torch.tensor([[0.0, 0, 10, 10], [20.0, 20, 40, 40]])
     labels = torch.tensor([0, 2])

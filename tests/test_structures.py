@@ -9,9 +9,9 @@ from boxwright.errors import ShapeError
 from boxwright.ops.candidates import lay_out_candidates
 from boxwright.ops.decode import Distance
 from boxwright.ops.grid import grid_for_image
+from boxwright.results import Detections
 from boxwright.structures import (
     Assignment,
-    Detections,
     LossBreakdown,
     LossItem,
     MatchedRows,

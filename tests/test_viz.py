@@ -8,7 +8,8 @@ import torch
 
 from boxwright import viz
 from boxwright.errors import ShapeError
-from boxwright.structures import Detections, GroundTruth, Targets
+from boxwright.results import Detections, GroundTruth
+from boxwright.structures import Targets
 
 NAMES = ("cat", "dog", "bird")
 

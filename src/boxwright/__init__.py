@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from boxwright.errors import BoxwrightError as BoxwrightError
     from boxwright.losses.criterion import Criterion as Criterion
     from boxwright.presets import PRESETS as PRESETS
+    from boxwright.results import Detections as Detections
     from boxwright.structures import Assignment as Assignment
-    from boxwright.structures import Detections as Detections
     from boxwright.structures import LossBreakdown as LossBreakdown
     from boxwright.structures import Outputs as Outputs
     from boxwright.structures import Predictions as Predictions
@@ -50,7 +50,7 @@ _HOMES = {
     "Outputs": "structures",
     "Assignment": "structures",
     "LossBreakdown": "structures",
-    "Detections": "structures",
+    "Detections": "results",
     "BoxwrightError": "errors",
 }
 

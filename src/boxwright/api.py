@@ -34,9 +34,9 @@ from boxwright.evaluation.evaluator import EvaluationResult
 from boxwright.losses.criterion import Criterion
 from boxwright.models.detector import Detector
 from boxwright.models.weights import load_weights, read_metadata
-from boxwright.ops.grid import grid_for_image
 from boxwright.presets import preset
-from boxwright.structures import Detections, LossBreakdown, Outputs
+from boxwright.results import Detections
+from boxwright.structures import LossBreakdown, Outputs
 
 Array = UInt8[np.ndarray, "h w 3"]
 Settings = Mapping[str, Any] | Sequence[str]
@@ -276,7 +276,7 @@ def loss(model: Model, batch: Batch, outputs: Outputs | None = None, *, progress
     height, width = batch.images.shape[2:]
     targets = batch.targets
     if targets.candidates is None:
-        targets = model.criterion.prepare(targets, grid_for_image((height, width), model.detector.strides))
+        targets = model.criterion.prepare(targets, model.detector.grid((int(height), int(width))))
     if outputs is None:
         outputs = model.detector(batch.images.to(device).float() / 255)
     return model.criterion(outputs, targets.to(device), progress)

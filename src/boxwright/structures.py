@@ -9,7 +9,7 @@ Boxes are xyxy pixels of the network input unless a name says otherwise; oriente
 theta in radians.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -355,6 +355,11 @@ class Predictions:
         return self.grid.image_size
 
     @property
+    def end_to_end(self) -> bool:
+        """Whether the head learned to give each object once, so that nothing has to be suppressed."""
+        return self.role in ("one2one", "decoder")
+
+    @property
     def label(self) -> str:
         """Prefix of loss item names: the role, and the layer where there are several."""
         return self.role if self.layer == 0 else f"{self.role}{self.layer}"
@@ -461,6 +466,18 @@ class Outputs:
     final: Predictions
     auxiliary: tuple[Predictions, ...] = ()
 
+    @property
+    def detection(self) -> Predictions:
+        """What inference, evaluation and export read: `final`, or all levels of a head that gives one for each level.
+
+        Levels are joined, finest first; only a head whose `final.grid` says that it is one of several has any.
+        """
+        last = self.final
+        if last.grid is None or last.grid.total_levels in (None, len(last.grid.shapes)):
+            return last
+        levels = [preds for preds in (*self.auxiliary, last) if preds.role == last.role and preds.grid is not None]
+        return _joined_levels(sorted(levels, key=lambda preds: preds.cells.first_level))
+
 
 @dataclass(frozen=True, slots=True)
 class ImageTargets:
@@ -535,71 +552,6 @@ class LossBreakdown:
         return dict(zip([*components, "total"], values, strict=True))
 
 
-@dataclass(frozen=True, slots=True)
-class GroundTruth:
-    """The labels of one image as evaluation reads them: px xyxy of the ORIGINAL image."""
-
-    boxes: Float[Tensor, "N 4"]
-    labels: Int64[Tensor, " N"]
-    image_size: tuple[int, int]  # (height, width) of the original image, px
-    # Regions where detections are neither right nor wrong (crowds, unlabelled parts), each of one class or (-1) of all.
-    ignore: Float[Tensor, "I 4"] | None = None
-    ignore_labels: Int64[Tensor, " I"] | None = None  # None: all classes everywhere
-
-
-@dataclass(frozen=True, slots=True)
-class Detections:
-    """What was found in one image: px of the ORIGINAL image, best first."""
-
-    boxes: Float[Tensor, "N 4"]  # px xyxy
-    scores: Float[Tensor, " N"]
-    labels: Int64[Tensor, " N"]  # index into names
-    names: tuple[str, ...]
-    image_size: tuple[int, int]  # (height, width) of the original image, px
-    class_ids: tuple[int, ...] | None = None  # the dataset's own id of each class, where it differs from the index
-    path: str | None = None  # where the image came from
-
-    def __len__(self) -> int:
-        return self.boxes.shape[0]
-
-    def to_dicts(self) -> list[dict[str, Any]]:
-        """One plain dict per detection: name, label, class_id, score and box (px x1, y1, x2, y2)."""
-        ids = self.class_ids or tuple(range(len(self.names)))
-        rows = zip(self.boxes.tolist(), self.scores.tolist(), self.labels.tolist(), strict=True)
-        return [
-            {"name": self.names[label], "label": label, "class_id": ids[label], "score": score, "box": box}
-            for box, score, label in rows
-        ]
-
-    def to_coco(self, image_id: int | str) -> list[dict[str, Any]]:
-        """COCO result rows: bbox as x, y, width, height in px; category_id is the dataset's own class id."""
-        return [
-            {
-                "image_id": image_id,
-                "category_id": row["class_id"],
-                "bbox": [round(v, 3) for v in _xywh(row["box"])],
-                "score": round(row["score"], 5),
-            }
-            for row in self.to_dicts()
-        ]
-
-    def to_supervision(self) -> Any:
-        """The same as `supervision.Detections`.
-
-        Raises:
-            ImportError: the `supervision` package is not installed.
-        """
-        import numpy as np
-        import supervision
-
-        return supervision.Detections(
-            xyxy=self.boxes.cpu().numpy().astype(np.float32).reshape(-1, 4),
-            confidence=self.scores.cpu().numpy().astype(np.float32),
-            class_id=self.labels.cpu().numpy().astype(int),
-            data={"class_name": np.array([self.names[i] for i in self.labels.tolist()], dtype=str)},
-        )
-
-
 def at_least_float32(tensor: Tensor) -> Tensor:
     """The tensor in float32, or unchanged when it is already float32 or float64."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
@@ -615,9 +567,36 @@ def rows_at(dense: Float[Tensor, "B A ..."], pairs: Assignment) -> Float[Tensor,
     return torch.where(valid, rows, torch.zeros_like(rows))
 
 
-def _xywh(box: list[float]) -> list[float]:
-    x1, y1, x2, y2 = box
-    return [x1, y1, x2 - x1, y2 - y1]
+def _joined_levels(levels: Sequence[Predictions]) -> Predictions:
+    """One `Predictions` of consecutive pyramid levels."""
+    grids = [preds.cells for preds in levels]
+    moved: dict[str, Any] = {
+        "layer": 0,
+        "matched": None,
+        "grid": Grid(
+            points=torch.cat([grid.points for grid in grids]),
+            strides=torch.cat([grid.strides for grid in grids]),
+            level=torch.cat([grid.level + grid.first_level for grid in grids]),
+            shapes=sum((grid.shapes for grid in grids), ()),
+            level_strides=sum((grid.level_strides for grid in grids), ()),
+            prior_wh=_cat([grid.prior_wh for grid in grids], 0),
+            level_priors=sum((grid.level_priors for grid in grids), ()),
+            prior_first=grids[0].prior_first,
+        ),
+    }
+    for name in ("logits", "box_raw", "objectness", "table", "mask_coefs", "keypoints_raw", "keypoint_scale", "angle"):
+        moved[name] = _cat([getattr(preds, name) for preds in levels], 1)
+    if levels[0].attribute_logits is not None:
+        names = levels[0].attribute_logits
+        moved["attribute_logits"] = {
+            name: torch.cat([(preds.attribute_logits or {})[name] for preds in levels], 1) for name in names
+        }
+    return replace(levels[0], **moved)
+
+
+def _cat(parts: Sequence[Tensor | None], axis: int) -> Tensor | None:
+    held = [part for part in parts if part is not None]
+    return torch.cat(held, axis) if held else None
 
 
 def _expect(name: str, tensor: Tensor, rank: int, shape: str) -> None:

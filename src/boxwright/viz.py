@@ -16,7 +16,8 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from boxwright.errors import ShapeError
-from boxwright.structures import Detections, GroundTruth, Targets
+from boxwright.results import Detections, GroundTruth
+from boxwright.structures import Targets
 
 Image = UInt8[np.ndarray, "_ _ 3"]
 GOLDEN_ANGLE = 0.61803398875  # turns of hue between neighbouring classes: never near each other, never used up

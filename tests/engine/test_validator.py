@@ -21,7 +21,8 @@ from boxwright.ops.decode import Distance
 from boxwright.ops.grid import grid_for_image
 from boxwright.ops.letterbox import letterbox
 from boxwright.presets.yolov8 import yolov8_criterion
-from boxwright.structures import GroundTruth, Outputs, Predictions, Targets
+from boxwright.results import GroundTruth
+from boxwright.structures import Outputs, Predictions, Targets
 
 NAMES = ("a", "b", "c")
 CPU = torch.device("cpu")

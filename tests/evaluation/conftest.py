@@ -5,7 +5,7 @@
 import pytest
 import torch
 
-from boxwright.structures import Detections, GroundTruth
+from boxwright.results import Detections, GroundTruth
 
 
 def _random_scenes(*, images, classes, seed, crowd=20, tied=False):

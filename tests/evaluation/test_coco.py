@@ -9,7 +9,7 @@ import torch
 
 from boxwright.evaluation.coco import COCO_NAMES, coco_result
 from boxwright.evaluation.scene import Scene
-from boxwright.structures import Detections, GroundTruth
+from boxwright.results import Detections, GroundTruth
 
 
 def scenes_of(found, truths):

@@ -10,7 +10,7 @@ import torch
 from boxwright.errors import ShapeError
 from boxwright.evaluation.coco import COCO_NAMES
 from boxwright.evaluation.evaluator import EvaluationConfig, Evaluator
-from boxwright.structures import Detections, GroundTruth
+from boxwright.results import Detections, GroundTruth
 
 CLASSES = 5
 NAMES = [f"class {label}" for label in range(CLASSES)]

@@ -16,7 +16,7 @@ from boxwright.evaluation.confusion import confusion_matrix
 from boxwright.evaluation.curves import THRESHOLDS, curves_of
 from boxwright.evaluation.evaluator import Evaluator
 from boxwright.evaluation.scene import Scene
-from boxwright.structures import Detections, GroundTruth
+from boxwright.results import Detections, GroundTruth
 
 CLASSES = 5
 

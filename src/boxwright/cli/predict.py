@@ -15,7 +15,7 @@ from boxwright.errors import DataError
 if TYPE_CHECKING:
     import numpy as np
 
-    from boxwright.structures import Detections
+    from boxwright.results import Detections
 
 
 def predict(

@@ -105,7 +105,7 @@ class LabelCache:
         policy = {name: value for name, value in to_dict(config).items() if name not in _NOT_IN_KEY}
         identity = [
             _VERSION, header.format, version, str(header.source.resolve()), split, header.names, header.class_ids,
-            header.kpt_shape, policy,
+            to_dict(header.keypoints), to_dict(header.attributes), policy,
         ]  # fmt: skip
         self._identity = json.dumps(identity)
         folder = usable_cache_folder("labels", header.root)

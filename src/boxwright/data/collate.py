@@ -14,7 +14,8 @@ from torch import Tensor
 from boxwright.data.sample import Instances, Record, Sample
 from boxwright.errors import ShapeError
 from boxwright.ops.letterbox import Letterbox
-from boxwright.structures import GroundTruth, Targets
+from boxwright.results import GroundTruth
+from boxwright.structures import Targets
 
 
 @dataclass(frozen=True, slots=True)

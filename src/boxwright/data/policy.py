@@ -5,6 +5,7 @@
 from typing import Literal
 
 from boxwright.config import component
+from boxwright.vocabulary import TaskName
 
 
 @component
@@ -27,9 +28,15 @@ class ImagePolicy:
 class DataConfig:
     """Where the data is and how it is read, checked and kept."""
 
-    source: str = ""  # data.yaml, a folder in YOLO layout, or a Pascal VOC folder
+    source: str = ""  # data.yaml, a folder in YOLO layout, a Pascal VOC folder, a COCO JSON file, ...
+    task: TaskName = "detect"  # what the labels are read for; a preset sets it
     names: tuple[str, ...] | None = None  # class names in the wanted order, for formats whose labels carry names (VOC)
     imgsz: int = 640  # px, side of the network input
+    # How an image becomes the network input: scaled and padded, scaled without regard to its aspect, or (to classify)
+    # its short side scaled and the middle taken.
+    fit: Literal["letterbox", "stretch", "crop"] = "letterbox"
+    mask_ratio: int = 4  # network px per pixel of the mask grid that the loss sees
+    mask_encoding: Literal["map", "instances"] = "map"  # one map of instances (hidden parts are lost), or one mask each
     cache: Literal["none", "ram", "disk"] = "none"  # keep images, resized to imgsz
     cache_limit_gb: float = 8.0  # what does not fit stays uncached
     strict: bool = False  # warnings become errors

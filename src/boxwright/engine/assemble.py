@@ -22,7 +22,7 @@ from boxwright.engine.precision import Resolved, choose_precision, default_worke
 from boxwright.engine.recipe import Recipe
 from boxwright.engine.step import Stepper, StepSettings
 from boxwright.errors import ConfigError, DataError
-from boxwright.models.detector import Detector
+from boxwright.models.network import Network
 from boxwright.models.weights import load_weights
 
 
@@ -35,7 +35,7 @@ class Parts:
     train: TrainLoader
     val: BatchLoader | None  # None where the dataset has no validation split
     val_records: Records | None
-    model: Detector
+    model: Network
     stepper: Stepper
     precision: Resolved
     workers: int
@@ -51,10 +51,10 @@ def assemble(
     """
     _check(recipe, ranks)
     header = open_dataset(recipe.data.source, recipe.data.names)
-    if recipe.model.head.num_classes != len(header.names):
+    if recipe.num_classes != len(header.names):
         raise ConfigError(
             f"model.head.num_classes: expected {len(header.names)}, the number of classes that {header.source} names, "
-            f"got {recipe.model.head.num_classes}"
+            f"got {recipe.num_classes}"
         )
     expect_exclusive(recipe, header)
     records = _read(header, "train", recipe, ranks, listener)
@@ -116,11 +116,11 @@ def expect_exclusive(recipe: Recipe, header: DatasetHeader) -> None:
     Raises:
         ConfigError: they disagree.
     """
-    if header.exclusive is not None and recipe.model.head.exclusive != header.exclusive:
+    if header.exclusive is not None and recipe.exclusive != header.exclusive:
         given = str(header.exclusive).lower()
         raise ConfigError(
             f"model.head.exclusive: expected {given}, what {header.source} says (key 'exclusive'), got "
-            f"{str(recipe.model.head.exclusive).lower()}; it decides how classes are scored, in training and after"
+            f"{str(recipe.exclusive).lower()}; it decides how classes are scored, in training and after"
         )
 
 
@@ -178,7 +178,7 @@ def _weigh_classes(recipe: Recipe, records: Records, listener: Listener) -> Reci
 
 def _build_model(
     recipe: Recipe, device: torch.device, weights: Path | None, listener: Listener, names: tuple[str, ...]
-) -> Detector:
+) -> Network:
     model = recipe.model.build()
     if weights is not None:
         report = load_weights(model, weights, strict=False, names=names)
@@ -196,7 +196,7 @@ def _build_model(
 
 def _stepper(
     recipe: Recipe,
-    model: Detector,
+    model: Network,
     batches: int,
     images: int,
     precision: Resolved,
@@ -232,7 +232,6 @@ def _stepper(
         ),
         Ema(model, config.ema_decay, config.ema_warmup),
         gradient_scaler(precision),
-        model.strides,
         StepSettings(
             device=device,
             precision=precision,

@@ -16,7 +16,7 @@ from boxwright.data.sample import Record, Records
 from boxwright.engine.checkpoint import write_atomic
 from boxwright.engine.predictor import Predictor
 from boxwright.models.detector import Detector
-from boxwright.structures import Detections, GroundTruth
+from boxwright.results import Detections, GroundTruth
 
 _SHOWN = 12  # validation images
 _CELL = 480  # px, side of a shown image

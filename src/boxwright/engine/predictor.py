@@ -21,7 +21,7 @@ from boxwright.engine.step import to_network
 from boxwright.errors import ConfigError
 from boxwright.models.detector import Detector
 from boxwright.ops.letterbox import FILL, Letterbox, letterbox
-from boxwright.structures import Detections
+from boxwright.results import Detections
 from boxwright.tasks.base import Task
 from boxwright.tasks.detect import DETECT
 

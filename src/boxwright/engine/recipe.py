@@ -3,7 +3,10 @@
 """A Recipe is one run as a plain tree of configs: what `boxwright recipe` prints and every run folder keeps."""
 
 import math
-from typing import Literal
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from boxwright.config import component
 from boxwright.data.augment.pipeline import AugmentConfig
@@ -11,7 +14,10 @@ from boxwright.data.dataset import DataConfig
 from boxwright.errors import ConfigError
 from boxwright.evaluation.evaluator import EvaluationConfig
 from boxwright.losses.criterion import Criterion
+from boxwright.losses.image_level import ImageCriterion
+from boxwright.models.classifier import ClassifierConfig
 from boxwright.models.detector import DetectorConfig
+from boxwright.vocabulary import Vocabulary
 
 OptimizerName = Literal["auto", "sgd", "adam", "adamw", "adamax", "nadam", "radam", "rmsprop"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -84,14 +90,40 @@ class TrainConfig:
                 raise ConfigError(f"train.{name}: expected a number {wanted}, got {value}")
 
 
+ModelConfig = Annotated[DetectorConfig | ClassifierConfig, Field(discriminator="kind")]
+AnyCriterion = Annotated[Criterion | ImageCriterion, Field(discriminator="kind")]
+
+
 @component
 class Recipe:
     """One run: model, loss, data, training and evaluation."""
 
     name: str  # preset it came from, for example "yolov8n"
-    model: DetectorConfig
-    criterion: Criterion
+    model: ModelConfig
+    criterion: AnyCriterion
     data: DataConfig
     augment: AugmentConfig
     train: TrainConfig = TrainConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+
+    @property
+    def num_classes(self) -> int:
+        """Classes of the model's outputs."""
+        return self.model.num_classes if isinstance(self.model, ClassifierConfig) else self.model.head.num_classes
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether the model's classes exclude one another."""
+        return self.model.exclusive if isinstance(self.model, ClassifierConfig) else self.model.head.exclusive
+
+    def vocabulary(self, names: Sequence[str], class_ids: Sequence[int] | None = None) -> Vocabulary:
+        """How the outputs of this recipe's model read, with these class names."""
+        head = None if isinstance(self.model, ClassifierConfig) else self.model.head
+        return Vocabulary(
+            task=self.data.task,
+            names=tuple(names),
+            class_ids=None if class_ids is None else tuple(class_ids),
+            exclusive=self.exclusive,
+            keypoints=getattr(head, "keypoints", None),
+            attributes=getattr(head, "attributes", ()),
+        )

@@ -6,10 +6,9 @@ Source: architecture section 4, spec/recipe section 2 (step rule, loss scale, cl
 """
 
 import dataclasses
-from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,11 +22,10 @@ from boxwright.engine.ema import Ema
 from boxwright.engine.nonfinite import Visit, explain_gradient, explain_loss, not_finite_gradients, save_replay
 from boxwright.engine.optim import Schedule, set_pace
 from boxwright.engine.precision import Resolved, autocast
+from boxwright.engine.recipe import AnyCriterion
 from boxwright.errors import TrainingError
-from boxwright.losses.criterion import Criterion
-from boxwright.models.detector import Detector
-from boxwright.ops.grid import grid_for_image
-from boxwright.structures import Grid, LossBreakdown
+from boxwright.models.network import Network
+from boxwright.structures import LossBreakdown, Targets
 
 
 def to_network(images: Tensor, device: torch.device, *, channels_last: bool) -> Tensor:
@@ -43,7 +41,9 @@ def resized(batch: Batch, size: tuple[int, int]) -> Batch:
     if (height, width) == size:
         return batch
     pixels = nn.functional.interpolate(batch.images.float(), size=size, mode="bilinear", align_corners=False)
-    targets = batch.targets.scaled(size[1] / width, size[0] / height)
+    targets = batch.targets
+    if isinstance(targets, Targets):
+        targets = targets.scaled(size[1] / width, size[0] / height)
     return dataclasses.replace(batch, images=pixels.round_().to(torch.uint8), targets=targets)
 
 
@@ -58,16 +58,11 @@ def multi_scale_size(size: tuple[int, int], stride: int, *, seed: int, iteration
     return tuple(max(stride, -(-round(length * side / longest) // stride) * stride) for length in size)  # type: ignore[return-value]
 
 
-def prepare(batch: Batch, criterion: Criterion, strides: Sequence[int]) -> Batch:
+def prepare(batch: Batch, criterion: AnyCriterion, model: Network) -> Batch:
     """The batch with its candidate pairs counted on the host, so that the step needs no sync."""
-    height, width = batch.images.shape[2:]
-    grid = _grid((int(height), int(width)), tuple(strides))
-    return dataclasses.replace(batch, targets=criterion.prepare(batch.targets, grid))
-
-
-@lru_cache(maxsize=32)
-def _grid(size: tuple[int, int], strides: tuple[int, ...]) -> Grid:
-    return grid_for_image(size, strides)
+    height, width = (int(side) for side in batch.images.shape[2:])
+    targets: Any = criterion.prepare(batch.targets, model.grid((height, width)))  # type: ignore[arg-type]
+    return dataclasses.replace(batch, targets=targets)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -89,13 +84,12 @@ class Stepper:
 
     def __init__(
         self,
-        model: Detector,
-        criterion: Criterion,
+        model: Network,
+        criterion: AnyCriterion,
         optimizer: Optimizer,
         schedule: Schedule,
-        ema: Ema[Detector],
+        ema: Ema[Network],
         scaler: torch.amp.GradScaler,
-        strides: Sequence[int],
         settings: StepSettings,
     ) -> None:
         self.model = model
@@ -106,7 +100,7 @@ class Stepper:
         self.scaler = scaler
         self.settings = settings
         self.last_step = -1  # iteration of the last optimizer step
-        self._strides = tuple(strides)
+        self._stride = max(model.strides)
         self._visits: list[Visit] = []
         self._network: nn.Module = model
         if settings.ranks.world > 1:
@@ -133,15 +127,15 @@ class Stepper:
     def _ready(self, batch: Batch, iteration: int) -> Batch:
         if self.settings.multi_scale:
             height, width = (int(side) for side in batch.images.shape[2:])
-            size = multi_scale_size((height, width), max(self._strides), seed=self.settings.seed, iteration=iteration)
+            size = multi_scale_size((height, width), self._stride, seed=self.settings.seed, iteration=iteration)
             batch = resized(batch, size)
-        return prepare(batch, self.criterion, self._strides).to(self.settings.device)
+        return prepare(batch, self.criterion, self.model).to(self.settings.device)
 
     def _learn(self, batch: Batch, iteration: int, epoch: int, progress: float) -> LossBreakdown:
         settings = self.settings
         images = to_network(batch.images, settings.device, channels_last=settings.channels_last)
         with autocast(settings.device, settings.precision):
-            outputs = self._network(images)
+            outputs = self._network(images, batch.targets)
         breakdown = self.criterion(outputs, batch.targets, progress)
         total = breakdown.total
         self._visits.append(Visit(iteration, batch, breakdown, total.detach()))

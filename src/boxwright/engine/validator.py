@@ -20,7 +20,7 @@ from boxwright.engine.step import prepare, to_network
 from boxwright.errors import ConfigError, ShapeError
 from boxwright.evaluation.evaluator import EvaluationConfig, EvaluationResult, Evaluator
 from boxwright.losses.criterion import Criterion
-from boxwright.models.detector import Detector
+from boxwright.models.network import Network
 from boxwright.ops.collective import alone, sum_over_ranks
 from boxwright.structures import Outputs
 from boxwright.tasks.base import Task
@@ -37,7 +37,7 @@ class Validation:
 
 
 def validate(
-    model: Detector,
+    model: Network,
     loader: Iterable[Batch],
     *,
     names: Sequence[str],
@@ -66,7 +66,7 @@ def validate(
     copy = model.fold().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     copy = copy.to(device)
     resolved = choose_precision(precision, device).value
-    evaluator, losses = task.evaluator(names, config), _LossMeter(criterion, copy.strides, _in_step(loader))
+    evaluator, losses = task.evaluator(names, config), _LossMeter(criterion, copy, _in_step(loader))
     began = time.perf_counter()
     with stage(listener or Listener(), stage_name, _length(loader)):
         for done, batch in enumerate(loader, 1):
@@ -89,8 +89,8 @@ def validate(
 class _LossMeter:
     """Means of the loss components over images."""
 
-    def __init__(self, criterion: Criterion | None, strides: Sequence[int], in_step: bool) -> None:
-        self.criterion, self.strides, self.in_step = criterion, tuple(strides), in_step
+    def __init__(self, criterion: Criterion | None, model: Network, in_step: bool) -> None:
+        self.criterion, self.model, self.in_step = criterion, model, in_step
         self.sums: dict[str, float] = {}
         self.images = 0
 
@@ -98,7 +98,7 @@ class _LossMeter:
         if self.criterion is None:
             return
         with torch.inference_mode(), nullcontext() if self.in_step else alone():
-            targets = prepare(batch, self.criterion, self.strides).targets.to(device)
+            targets = prepare(batch, self.criterion, self.model).targets.to(device)
             components = self.criterion(outputs, targets).components
             # In step, a rank holds its part of each sum over the global batch; the parts are added in `merge`.
             images = sum_over_ranks(torch.tensor(float(len(batch)), device=device))

@@ -18,7 +18,7 @@ from boxwright.evaluation.config import EvaluationConfig
 from boxwright.evaluation.confusion import confusion_matrix
 from boxwright.evaluation.curves import Curves, curves_of
 from boxwright.evaluation.scene import Scene
-from boxwright.structures import Detections, GroundTruth
+from boxwright.results import Detections, GroundTruth
 
 __all__ = ["ClassResult", "EvaluationConfig", "EvaluationResult", "Evaluator"]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
-from boxwright.structures import Detections, GroundTruth
+from boxwright.results import Detections, GroundTruth
 
 
 def _no_boxes() -> np.ndarray:

@@ -63,6 +63,7 @@ class Criterion:
     It remembers nothing from step to step but the level balance of an `Objectness` that adapts it: see `state_dict`.
     """
 
+    kind: Literal["objects"] = "objects"
     rules: dict[str, Rule]
     batch_scale: bool = True  # total = images in the batch * sum of the items, as the YOLO recipes assume
     class_weights: ClassWeights = NoClassWeights()  # a training turns them into numbers, by `with_class_counts`

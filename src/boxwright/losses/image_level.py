@@ -2,7 +2,8 @@
 # SPDX-FileCopyrightText: The boxwright authors
 """The criterion of whole images: one class for each, or several."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -62,6 +63,23 @@ class ImageCriterion:
             if targets.weights is not None:
                 costs = costs * targets.weights.to(costs.dtype)
         return LossBreakdown((LossItem(f"{outputs.role}/cls", costs, self.gain),), {}, float(world_size()))
+
+    def prepare(self, targets: ImageTargets, grid: object = None) -> ImageTargets:
+        """The targets as they are: nothing about whole images has to be laid out."""
+        return targets
+
+    def state_dict(self) -> dict[str, list[float]]:
+        """Nothing: it remembers nothing from step to step."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continues from what `state_dict` gave.
+
+        Raises:
+            ConfigError: the state is of another criterion.
+        """
+        if state:
+            raise ConfigError(f"ImageCriterion: expected an empty state, got one with {', '.join(state)}")
 
     def _one_class(self, logits: Tensor, labels: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
         """Cost of each image, and what it counts in the mean."""

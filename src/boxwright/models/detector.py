@@ -2,22 +2,22 @@
 # SPDX-FileCopyrightText: The boxwright authors
 """A detector is a backbone, a neck and a head; its config is data and builds it."""
 
-import copy
-from collections.abc import Sequence
+from typing import Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from boxwright.config import component
-from boxwright.errors import ConfigError, ShapeError
+from boxwright.errors import ShapeError
 from boxwright.models.backbones import BackboneConfig
-from boxwright.models.blocks import fold_
 from boxwright.models.heads import HeadConfig
 from boxwright.models.necks import NeckConfig
-from boxwright.structures import Outputs
+from boxwright.models.network import Network
+from boxwright.structures import Grid, Outputs, Targets
 
 
-class Detector(nn.Module):
+class Detector(Network):
     """Images in 0..1 to raw predictions."""
 
     def __init__(self, config: "DetectorConfig") -> None:
@@ -26,15 +26,14 @@ class Detector(nn.Module):
         self.backbone = config.backbone.build()
         self.neck = config.neck.build(self.backbone.channels, self.backbone.strides)
         self.head = config.head.build(self.neck.channels, self.neck.strides)
-        self._still: tuple[nn.Module, ...] = ()  # frozen layers whose batch statistics stay fixed
 
     @property
-    def strides(self) -> tuple[int, ...]:
+    def strides(self) -> tuple[int, ...]:  # type: ignore[override]
         """Pixels per cell of each level, fine to coarse."""
         return self.head.strides
 
     @property
-    def num_classes(self) -> int:
+    def num_classes(self) -> int:  # type: ignore[override]
         """Number of classes of the logits."""
         return self.config.head.num_classes
 
@@ -48,8 +47,12 @@ class Detector(nn.Module):
         """The parts in the order of the published layer table; the head is the last."""
         return (*self.backbone.layers, *self.neck.layers, self.head)
 
-    def forward(self, images: Float[Tensor, "B 3 H W"]) -> Outputs:
-        """Raw predictions for images in 0..1.
+    def grid(self, image_size: tuple[int, int], device: torch.device | str | None = None) -> Grid | None:
+        """The candidates of an image of (height, width) pixels; None for queries."""
+        return self.head.grid(image_size, device)
+
+    def forward(self, images: Float[Tensor, "B 3 H W"], targets: Targets | None = None) -> Outputs:
+        """Raw predictions for images in 0..1; `targets` only feed denoising queries.
 
         Raises:
             ShapeError: a side is not a multiple of the coarsest stride.
@@ -61,39 +64,12 @@ class Detector(nn.Module):
                 f"images: expected sides that are multiples of {coarsest}, got {height}x{width} (height x width); "
                 f"letterbox them to {_up(height, coarsest)}x{_up(width, coarsest)}"
             )
-        outputs: Outputs = self.head(self.neck(self.backbone(images)), (height, width))
+        outputs: Outputs = self.head(self.neck(self.backbone(images)), (height, width), targets)
         return outputs
 
-    def fold(self) -> "Detector":
-        """A copy for inference with every batch norm written into its convolution: eval mode, no gradients."""
-        folded = copy.deepcopy(self).eval().requires_grad_(False)
-        fold_(folded)
-        return folded
-
-    def freeze(self, layers: int | Sequence[int], *, bn_eval: bool = False) -> tuple[int, ...]:
-        """Stops the gradients of the first N layers, or of exactly the listed ones, and returns their indices.
-
-        Everything else is made trainable again, except the head's frozen bins. Batch norms of frozen layers keep
-        updating their statistics, as published, unless `bn_eval` holds them still.
-
-        Raises:
-            ConfigError: there is no such layer.
-        """
-        parts = self.layers
-        chosen = tuple(range(layers)) if isinstance(layers, int) else tuple(sorted(set(layers)))
-        if (isinstance(layers, int) and layers < 0) or any(not 0 <= i < len(parts) for i in chosen):
-            raise ConfigError(f"train.freeze: this model has layers 0 to {len(parts) - 1}, got {layers}")
-        for index, part in enumerate(parts):
-            part.requires_grad_(index not in chosen)
-        self._still = tuple(parts[i] for i in chosen) if bn_eval else ()
-        self.train(self.training)
-        return chosen
-
-    def train(self, mode: bool = True) -> "Detector":
-        """Switches to training or evaluation; layers frozen with `bn_eval` stay in evaluation."""
-        super().train(mode)
-        for part in self._still:
-            part.eval()
+    def without_auxiliary(self) -> "Detector":
+        """This detector, in place, without the branches that only training supervises."""
+        self.head = self.head.without_auxiliary()
         return self
 
 
@@ -101,6 +77,7 @@ class Detector(nn.Module):
 class DetectorConfig:
     """The three parts of a detector, each chosen by its `kind`."""
 
+    kind: Literal["detector"] = "detector"
     backbone: BackboneConfig = BackboneConfig()
     neck: NeckConfig = NeckConfig()
     head: HeadConfig = HeadConfig()

@@ -5,38 +5,73 @@
 Lives here: one file per family with its numbers (widths, depths, gains, assigner constants), and the list `PRESETS`.
 May import: `engine` (Recipe), `tasks` and everything below. This file imports none of them until a recipe is asked for,
 so that names are known without torch.
-Add a family: `presets/<family>.py` with one function, and its names in `PRESETS` below.
+Add a family: `presets/<family>.py` with one function, and its line in `PRESETS` below.
 Must never happen here: network code, a loop, a number without its source.
 """
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from boxwright.errors import ConfigError
+from boxwright.vocabulary import AttributeSpec, KeypointSpec, TaskName
 
 if TYPE_CHECKING:
     from boxwright.engine.recipe import Recipe
 
-
-def _yolov8(size: str, num_classes: int = 80, **options: Any) -> "Recipe":
-    from boxwright.presets.yolov8 import yolov8
-
-    return yolov8(size, num_classes, **options)  # type: ignore[arg-type]
+SUFFIXES: dict[TaskName, str] = {"detect": "", "segment": "-seg", "pose": "-pose", "obb": "-obb", "classify": "-cls"}
 
 
-PRESETS: "dict[str, Callable[..., Recipe]]" = {f"yolov8{size}": partial(_yolov8, size) for size in "nsmlx"}
+def _build(module: str, function: str, size: str, task: TaskName, **options: Any) -> "Recipe":
+    family = getattr(import_module(f"boxwright.presets.{module}"), function)
+    return family(size, task=task, **options)  # type: ignore[no-any-return]
 
 
-def preset(name: str, *, num_classes: int = 80, **options: Any) -> "Recipe":
-    """The recipe of a published model; options go to the family's function.
+def _family(
+    prefix: str, sizes: Sequence[str], tasks: Sequence[TaskName], module: str, function: str
+) -> "dict[str, Callable[..., Recipe]]":
+    return {
+        f"{prefix}{size}{SUFFIXES[task]}": partial(_build, module, function, size, task)
+        for task in tasks
+        for size in sizes
+    }
+
+
+# Name -> what builds its recipe: every family function takes (size, *, task, num_classes, exclusive, keypoints,
+# attributes, imgsz), as `preset` passes them.
+PRESETS: "dict[str, Callable[..., Recipe]]" = {
+    **_family("yolov8", "nsmlx", ("detect",), "yolov8", "yolov8"),
+}
+
+
+def preset(
+    name: str,
+    *,
+    num_classes: int | None = None,
+    exclusive: bool = False,
+    keypoints: KeypointSpec | None = None,
+    attributes: Sequence[AttributeSpec] = (),
+    imgsz: int | None = None,
+) -> "Recipe":
+    """The recipe of a published model for a dataset's classes.
+
+    Args:
+        name: one of `PRESETS`.
+        num_classes: of the dataset; None: that of the published weights (80, oriented 15, pose 1, images 1000).
+        exclusive: every object has exactly one of the classes.
+        keypoints: of a pose model; None: COCO's 17.
+        attributes: named extra answers about every object.
+        imgsz: px, side of the network input; None: the family's. Where gains depend on it, they follow.
 
     Raises:
-        ConfigError: no preset has this name.
+        ConfigError: no preset has this name, or the family cannot do what is asked.
     """
     if name not in PRESETS:
         close = difflib.get_close_matches(name.lower(), PRESETS, n=3)
         hint = f"did you mean {' or '.join(close)}?" if close else f"known presets: {', '.join(PRESETS)}"
         raise ConfigError(f"{name}: unknown preset; {hint}")
-    return PRESETS[name](num_classes=num_classes, **options)
+    return PRESETS[name](
+        num_classes=num_classes, exclusive=exclusive, keypoints=keypoints, attributes=tuple(attributes), imgsz=imgsz
+    )

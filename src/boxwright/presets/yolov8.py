@@ -6,6 +6,7 @@ Source: spec/architectures 4 (layers, scales), spec/losses E.3 (criterion), spec
 """
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 from boxwright.data.augment.pipeline import AugmentConfig
@@ -17,6 +18,7 @@ from boxwright.models.backbones.csp import CSPConfig
 from boxwright.models.detector import DetectorConfig
 from boxwright.models.heads.anchor_free import AnchorFreeConfig
 from boxwright.models.necks.pan import PANConfig
+from boxwright.vocabulary import AttributeSpec, KeypointSpec, TaskName
 
 Size = Literal["n", "s", "m", "l", "x"]
 
@@ -30,13 +32,22 @@ SCALES: dict[Size, tuple[float, float, int]] = {
 }
 
 
-def yolov8(size: Size = "n", num_classes: int = 80, *, exclusive: bool = False) -> Recipe:
-    """The complete recipe of one size; `exclusive` where every object has exactly one of the classes."""
+def yolov8(
+    size: Size = "n",
+    num_classes: int | None = None,
+    *,
+    task: TaskName = "detect",
+    exclusive: bool = False,
+    keypoints: KeypointSpec | None = None,
+    attributes: Sequence[AttributeSpec] = (),
+    imgsz: int | None = None,
+) -> Recipe:
+    """The complete recipe of one size; the arguments are those of `presets.preset`."""
     return Recipe(
         name=f"yolov8{size}",
-        model=yolov8_model(size, num_classes, exclusive=exclusive),
+        model=yolov8_model(size, 80 if num_classes is None else num_classes, exclusive=exclusive),
         criterion=yolov8_criterion(),
-        data=DataConfig(),
+        data=DataConfig(task=task, imgsz=imgsz or 640),
         augment=AugmentConfig(),
     )
 

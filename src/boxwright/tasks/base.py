@@ -8,7 +8,8 @@ from typing import Protocol, runtime_checkable
 
 from boxwright.evaluation.evaluator import EvaluationConfig, Evaluator
 from boxwright.ops.letterbox import Letterbox
-from boxwright.structures import Detections, Predictions
+from boxwright.results import Detections
+from boxwright.structures import Predictions
 from boxwright.tasks.postprocess import Kept
 
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from boxwright.evaluation.evaluator import Evaluator
 from boxwright.ops.letterbox import Letterbox
-from boxwright.structures import Detections, Predictions
+from boxwright.results import Detections
+from boxwright.structures import Predictions
 from boxwright.tasks.base import Task
 from boxwright.tasks.postprocess import Kept, finish, postprocess
 

@@ -13,7 +13,8 @@ from boxwright.errors import ConfigError, ShapeError
 from boxwright.ops.letterbox import Letterbox
 from boxwright.ops.nms import class_aware_nms
 from boxwright.ops.scores import class_probabilities, score_limit
-from boxwright.structures import Detections, Predictions, at_least_float32
+from boxwright.results import Detections
+from boxwright.structures import Predictions, at_least_float32
 
 MAX_CANDIDATES = 30_000  # best-scored rows of an image that suppression looks at
 

@@ -15,6 +15,7 @@ from boxwright.data.formats.listing import IMAGE_SUFFIXES, reach
 from boxwright.data.formats.strict_yaml import Document, Scalar, Value, load_strict
 from boxwright.data.sample import DatasetHeader, Problem, Severity, Split
 from boxwright.errors import DataError
+from boxwright.vocabulary import KeypointSpec
 
 DATASETS_FOLDER = "BOXWRIGHT_DATASETS"  # environment variable: where relative `path` values are looked up second
 _MAX_CLASSES = 1_000_000
@@ -67,8 +68,8 @@ def read_data_yaml(path: Path) -> DatasetHeader:
         tuple(class_ids),
         splits,
         tuple(reader.problems),
-        _kpt_shape(reader),
-        _exclusive(reader),
+        keypoints=_keypoints(reader),
+        exclusive=_exclusive(reader),
     )
 
 
@@ -238,14 +239,14 @@ def _download_hint(reader: _Reader) -> str:
     return f"; the file's 'download: {_as_text(value)[:80]}' is never run, fetch the data yourself"
 
 
-def _kpt_shape(reader: _Reader) -> tuple[int, int] | None:
+def _keypoints(reader: _Reader) -> KeypointSpec | None:
     value = reader.get("kpt_shape")
     if value is None:
         return None
     numbers = [_integer(part) for part in value] if isinstance(value, list) else []
     if len(numbers) != 2 or numbers[0] is None or numbers[0] < 1 or numbers[1] not in (2, 3):
         raise reader.error("kpt_shape", f"expected [number of keypoints, 2 or 3], got {_as_text(value)}")
-    return numbers[0], numbers[1]
+    return KeypointSpec(count=numbers[0], dims=3 if numbers[1] == 3 else 2)
 
 
 def _exclusive(reader: _Reader) -> bool | None:

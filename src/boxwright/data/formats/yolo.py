@@ -91,7 +91,7 @@ class Yolo:
             problem = Problem(item.label_name, None, "label_unreadable", message, "image dropped")
             return Labels(Instances.empty(), "unreadable", problems=(problem,))
         ids = {class_id: index for index, class_id in enumerate(header.class_ids)}
-        return read_rows(data, item.label_name, image.size, RowRules(ids, header.names, header.kpt_shape, config))
+        return read_rows(data, item.label_name, image.size, RowRules(ids, header.names, header.keypoints, config))
 
 
 def label_path(image: Path) -> Path:

@@ -16,6 +16,7 @@ import numpy as np
 from boxwright.data.formats.base import Labels
 from boxwright.data.policy import DataConfig
 from boxwright.data.sample import Instances, Problem, Severity
+from boxwright.vocabulary import KeypointSpec
 
 COORDINATE_NAMES = ("centre x", "centre y", "width", "height")
 SLACK = 0.01  # how far outside [0, 1] a coordinate may be and still be brought back
@@ -30,13 +31,13 @@ class RowRules:
 
     class_ids: Mapping[int, int]  # the dataset's id -> compact index
     names: tuple[str, ...]
-    kpt_shape: tuple[int, int] | None
+    keypoints: KeypointSpec | None
     config: DataConfig
 
     @property
     def fields_with_keypoints(self) -> int | None:
         """Fields of a pose row."""
-        return None if self.kpt_shape is None else 5 + self.kpt_shape[0] * self.kpt_shape[1]
+        return None if self.keypoints is None else 5 + self.keypoints.count * self.keypoints.dims
 
 
 class _RowError(Exception):
@@ -234,8 +235,8 @@ def _coordinates(values: list[float], rules: RowRules) -> list[float]:
             return values[:4]
         hint = "looks like predictions with a confidence; data.drop_confidence=true uses the first 5"
         raise _RowError("looks_like_predictions", f"expected 5 fields, got 6; {hint}")
-    if rules.kpt_shape is not None:
-        expected = f"5 or 5 + {rules.kpt_shape[0]} x {rules.kpt_shape[1]} = {rules.fields_with_keypoints}"
+    if rules.keypoints is not None:
+        expected = f"5 or 5 + {rules.keypoints.count} x {rules.keypoints.dims} = {rules.fields_with_keypoints}"
         raise _RowError("bad_column_count", f"expected {expected} fields, got {count}")
     if count < 7:
         raise _RowError("bad_column_count", f"expected 5 fields (class, centre x, y, width, height), got {count}")

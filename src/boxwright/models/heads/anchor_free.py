@@ -20,7 +20,7 @@ from boxwright.errors import ConfigError
 from boxwright.models.blocks import Conv
 from boxwright.ops.decode import Distance
 from boxwright.ops.grid import grid_for_image
-from boxwright.structures import Grid, Outputs, Predictions
+from boxwright.structures import Grid, Outputs, Predictions, Targets
 
 BOX_BIAS = 1.0  # every bin alike, so the first distance is the middle of the bins
 PRIOR_OBJECTS = 5.0  # objects expected per image of PRIOR_SIDE px, spread over all cells and classes
@@ -69,8 +69,18 @@ class AnchorFree(nn.Module):
         """Names of the tensors whose first axis counts classes, for transfer between class lists."""
         return tuple(f"class_branches.{i}.2.{kind}" for i in range(len(self.strides)) for kind in ("weight", "bias"))
 
-    def forward(self, maps: tuple[Float[Tensor, "B _ _ _"], ...], image_size: tuple[int, int]) -> Outputs:
-        """Raw predictions of every cell of the maps of an image of (height, width) pixels."""
+    def grid(self, image_size: tuple[int, int], device: torch.device | str | None = None) -> Grid:
+        """The cells of an image of (height, width) pixels."""
+        return _kept_grid(image_size, self.strides, torch.device(device or "cpu"))
+
+    def without_auxiliary(self) -> "AnchorFree":
+        """This head: all of it serves inference."""
+        return self
+
+    def forward(
+        self, maps: tuple[Float[Tensor, "B _ _ _"], ...], image_size: tuple[int, int], targets: Targets | None = None
+    ) -> Outputs:
+        """Raw predictions of every cell of the maps of an image of (height, width) pixels; `targets` are not read."""
         boxes = [_apply(branch, x) for branch, x in zip(self.box_branches, maps, strict=True)]
         logits = [_apply(branch, x) for branch, x in zip(self.class_branches, maps, strict=True)]
         joined = join_levels(logits)
