@@ -118,7 +118,7 @@ def test_prepared_batches_need_no_sync_for_the_check(tiny_recipe, tmp_path):
     parts = assemble(tiny_recipe(), ranks=Ranks(), device=torch.device("cpu"), folder=tmp_path, listener=Listener())
     batch = next(iter(parts.train))
 
-    ready = prepare(batch, parts.recipe.criterion, parts.model.strides)
+    ready = prepare(batch, parts.recipe.criterion, parts.model)
 
     assert ready.targets.candidates is not None
     assert batch.targets.candidates is None
