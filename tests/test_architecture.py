@@ -28,6 +28,7 @@ DOORS = {
     **{room: FOUNDATION | {"ops"} for room in SIBLINGS},
     "tasks": BELOW_TASKS,
     "engine": BELOW_ENGINE | {"__init__"},  # the version, for the run folder
+    "inspector": BELOW_ENGINE,
     "presets": BELOW_ENGINE | {"engine"},
     "api": BELOW_ENGINE | {"engine", "presets"},
     "cli": BELOW_ENGINE | {"engine", "presets", "api", "__init__"},

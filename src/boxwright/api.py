@@ -20,7 +20,7 @@ from boxwright.data.formats import open_dataset
 from boxwright.data.formats.listing import IMAGE_SUFFIXES
 from boxwright.data.loader import val_loader
 from boxwright.data.sample import DatasetHeader, Split
-from boxwright.engine.assemble import expect_exclusive
+from boxwright.engine.assemble import expect_labels
 from boxwright.engine.logs import Listener, counted_stage
 from boxwright.engine.precision import choose_device, default_workers
 from boxwright.engine.predictor import Predictor
@@ -30,19 +30,20 @@ from boxwright.engine.trainer import Trainer
 from boxwright.engine.validator import Validation
 from boxwright.engine.validator import validate as run_validation
 from boxwright.errors import CheckpointError, ConfigError
-from boxwright.evaluation.evaluator import EvaluationResult
+from boxwright.evaluation.result import EvaluationResult
 from boxwright.losses.criterion import Criterion
 from boxwright.models.detector import Detector
 from boxwright.models.weights import load_weights, read_metadata
 from boxwright.presets import preset
 from boxwright.results import Detections
 from boxwright.structures import LossBreakdown, Outputs
+from boxwright.vocabulary import Vocabulary
 
 Array = UInt8[np.ndarray, "h w 3"]
 Settings = Mapping[str, Any] | Sequence[str]
 
 SHORT_SECTIONS = ("train", "data", "augment", "evaluation")  # where a keyword without dots is looked for, in this order
-_MODEL_ARGUMENTS = 4  # model, names, class_ids, imgsz: what a Model knows of a Predictor's arguments
+_MODEL_ARGUMENTS = 3  # model, vocabulary, imgsz: what a Model knows of a Predictor's arguments
 RUNS = Path("runs")  # default place of run folders
 
 
@@ -80,8 +81,15 @@ def recipe(name: str, *, data: str | Path | None = None, settings: Settings | No
     if not chosen.data.source:
         return chosen
     header = open_dataset(chosen.data.source, chosen.data.names)
-    # Once more, now that the classes are known: what a preset computes from their number follows.
-    known = preset(name, num_classes=len(header.names), exclusive=bool(header.exclusive))
+    # Once more, now that the classes are known: what a preset computes from their number and the image size follows.
+    known = preset(
+        name,
+        num_classes=len(header.names),
+        exclusive=bool(header.exclusive if chosen.data.exclusive is None else chosen.data.exclusive),
+        keypoints=header.keypoints if chosen.data.task == "pose" else None,
+        attributes=header.attributes,
+        imgsz=chosen.data.imgsz,
+    )
     return configure(known, settings, source=source, **keywords)
 
 
@@ -151,6 +159,11 @@ class Model:
     _ready: dict[object, Predictor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
+    def vocabulary(self) -> Vocabulary:
+        """How its outputs read."""
+        return self.recipe.vocabulary(self.names, self.class_ids)
+
+    @property
     def criterion(self) -> Criterion:
         """The loss it was trained with."""
         return self.recipe.criterion
@@ -187,7 +200,7 @@ class Model:
         if key not in self._ready:
             self._ready.clear()
             size = imgsz or self.recipe.data.imgsz
-            self._ready[key] = Predictor(self.detector, self.names, self.class_ids, size, **options)
+            self._ready[key] = Predictor(self.detector, self.vocabulary, size, **options)
         return self._ready[key]
 
     def validate(
@@ -225,8 +238,7 @@ class Model:
         return run_validation(
             self.detector,
             loader,
-            names=self.names,
-            class_ids=self.class_ids,
+            vocabulary=self.vocabulary,
             config=chosen.evaluation,
             criterion=self.criterion,
             device=device,
@@ -240,7 +252,7 @@ class Model:
                 f"{header.source}: expected the {len(self.names)} classes of {self.path} ({_few(self.names)}), "
                 f"got {len(header.names)} ({_few(header.names)})"
             )
-        expect_exclusive(self.recipe, header)
+        expect_labels(self.recipe, header)
 
 
 def load(path: str | Path) -> Model:

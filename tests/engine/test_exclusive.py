@@ -16,6 +16,7 @@ from boxwright.errors import ConfigError
 from boxwright.losses.criterion import Criterion
 from boxwright.ops.scores import class_probabilities
 from boxwright.structures import Outputs, Predictions
+from boxwright.tasks.base import SelectOptions
 from boxwright.tasks.postprocess import postprocess
 
 
@@ -56,7 +57,7 @@ def test_training_and_prediction_agree(exclusive_scenes, tiny_recipe, tmp_path, 
     assert preds.exclusive
     scores = class_probabilities(preds.logits, preds.exclusive)
     assert (scores.sum(dim=-1) < 1).all()
-    (kept,) = postprocess(preds, conf=0.0, iou=1.0, max_det=5)
+    (kept,) = postprocess(preds, SelectOptions(conf=0.0, iou=1.0, max_det=5))
     assert torch.allclose(kept.scores, scores[0].amax(dim=1)[kept.anchors], rtol=1e-6)
     # A finished run resumes to itself: the flag came back with the recipe.
     again = Trainer(model.recipe, result.folder, resume=True).fit()
@@ -79,7 +80,7 @@ def test_exclusive_scores_after_suppression(multi_label):
     raw = torch.rand(1, 6, 4, generator=generator) * 50
     preds = _predictions(raw, torch.randn(1, 6, 3, generator=generator) * 2)
 
-    (kept,) = postprocess(preds, conf=0.2, iou=1.0, multi_label=multi_label)
+    (kept,) = postprocess(preds, SelectOptions(conf=0.2, iou=1.0, multi_label=multi_label))
 
     exp = preds.logits[0].exp()
     share = exp / (1 + exp.sum(dim=1, keepdim=True))
@@ -97,7 +98,7 @@ def test_objectness_multiplies_the_class_probability():
     for exclusive in (False, True):
         preds = _predictions(raw, logits, exclusive=exclusive, objectness=objectness)
 
-        (kept,) = postprocess(preds, conf=0.0, iou=1.0)
+        (kept,) = postprocess(preds, SelectOptions(conf=0.0, iou=1.0))
 
         sure = objectness.sigmoid()[0, kept.anchors]
         of = logits.softmax(dim=-1) if exclusive else logits.sigmoid()
@@ -120,3 +121,9 @@ def _predictions(
         exclusive=exclusive,
         objectness=objectness,
     )
+
+
+def test_a_setting_says_it_for_datasets_that_cannot(scenes):
+    told = bw.recipe("yolov8n", data=scenes, settings=["data.exclusive=true"])
+    assert told.model.head.exclusive is True
+    assert told.data.exclusive is True

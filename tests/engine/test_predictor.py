@@ -16,6 +16,7 @@ from boxwright.models.necks.pan import PANConfig
 from boxwright.ops.decode import Distance
 from boxwright.ops.grid import grid_for_image
 from boxwright.structures import Outputs, Predictions
+from boxwright.vocabulary import Vocabulary
 
 NAMES = ("red", "green", "blue")
 IDS = (4, 7, 9)
@@ -31,7 +32,7 @@ class ColourFinder(Detector):
     strides = (32,)
     num_classes = 3
 
-    def fold(self):
+    def fold(self, *, auxiliary=True):
         return self
 
     def forward(self, images):
@@ -86,7 +87,7 @@ def test_boxes_are_pixels_of_the_original_image_best_first_with_names_and_ids():
     image = picture(240, 320, [(0, (80, 80, 160, 160)), (2, (240, 160, 320, 240))])
     image[160:240, 240:320, 1] = 40  # the blue cell is less pure
 
-    (found,) = Predictor(ColourFinder(), NAMES, IDS, imgsz=128, precision="fp32")(image)
+    (found,) = Predictor(ColourFinder(), Vocabulary(names=NAMES, class_ids=IDS), imgsz=128, precision="fp32")(image)
 
     assert [row["name"] for row in found.to_dicts()] == ["red", "blue"]
     assert [row["class_id"] for row in found.to_dicts()] == [4, 9]
@@ -99,7 +100,7 @@ def test_images_share_a_batch_when_their_smallest_rectangles_agree_and_keep_thei
     model = ColourFinder()
     images = [picture(64, 128, []), picture(128, 128, []), picture(128, 256, []), picture(130, 128, [])]
 
-    found = Predictor(model, NAMES, imgsz=128, precision="fp32")(images)
+    found = Predictor(model, Vocabulary(names=NAMES), imgsz=128, precision="fp32")(images)
 
     assert [one.image_size for one in found] == [(64, 128), (128, 128), (128, 256), (130, 128)]
     assert model.calls == [(2, 3, 64, 128), (2, 3, 128, 128)]
@@ -109,7 +110,7 @@ def test_images_share_a_batch_when_their_smallest_rectangles_agree_and_keep_thei
 def test_a_result_does_not_depend_on_its_companions(precision):
     generator = np.random.default_rng(0)
     images = [generator.integers(0, 256, (60 + 9 * i, 90, 3), dtype=np.uint8) for i in range(5)]
-    predictor = Predictor(real_detector(), NAMES, imgsz=64, conf=0.0, batch=3, precision=precision)
+    predictor = Predictor(real_detector(), Vocabulary(names=NAMES), imgsz=64, conf=0.0, batch=3, precision=precision)
 
     together = predictor(images)
     alone = [predictor(image)[0] for image in images]
@@ -126,7 +127,9 @@ def test_equals_the_unfolded_model_on_the_letterboxed_image():
     model = real_detector().eval()
     image = np.random.default_rng(1).integers(0, 256, (96, 64, 3), dtype=np.uint8)
 
-    (found,) = Predictor(model, NAMES, imgsz=96, conf=0.0, iou=1.0, max_det=10_000, precision="fp32")(image)
+    (found,) = Predictor(model, Vocabulary(names=NAMES), imgsz=96, conf=0.0, iou=1.0, max_det=10_000, precision="fp32")(
+        image
+    )
 
     with torch.no_grad():
         preds = model(torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255).final
@@ -142,7 +145,7 @@ def test_the_given_model_keeps_mode_weights_and_gradients():
     model = real_detector().train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
 
-    found = Predictor(model, NAMES, imgsz=64, conf=0.0)(picture(64, 64, []))
+    found = Predictor(model, Vocabulary(names=NAMES), imgsz=64, conf=0.0)(picture(64, 64, []))
 
     assert model.training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
@@ -154,7 +157,9 @@ def test_classes_are_chosen_by_name_or_index():
     image = picture(64, 64, [(0, (0, 0, 32, 32)), (1, (32, 0, 64, 32)), (2, (0, 32, 32, 64))])
 
     def names(classes):
-        (found,) = Predictor(ColourFinder(), NAMES, imgsz=64, classes=classes, precision="fp32")(image)
+        (found,) = Predictor(ColourFinder(), Vocabulary(names=NAMES), imgsz=64, classes=classes, precision="fp32")(
+            image
+        )
         return {row["name"] for row in found.to_dicts()}
 
     assert names(None) == {"red", "green", "blue"}
@@ -163,7 +168,7 @@ def test_classes_are_chosen_by_name_or_index():
 
 
 def test_a_long_source_is_read_batch_by_batch():
-    predictor = Predictor(ColourFinder(), NAMES, imgsz=64, batch=2)
+    predictor = Predictor(ColourFinder(), Vocabulary(names=NAMES), imgsz=64, batch=2)
     stream = predictor.stream([picture(64, 64, [(0, (0, 0, 32, 32))]) for _ in range(5)])
 
     first = next(stream)
@@ -179,7 +184,7 @@ def test_progress_and_skipped_files_are_told(tmp_path):
     (tmp_path / "b.png").write_bytes(b"nothing")
     heard = Heard()
 
-    found = Predictor(ColourFinder(), NAMES, imgsz=64, listener=heard)(tmp_path)
+    found = Predictor(ColourFinder(), Vocabulary(names=NAMES), imgsz=64, listener=heard)(tmp_path)
 
     assert [one.path for one in found] == [str(tmp_path / "a.png"), str(tmp_path / "c.png")]
     assert heard.lines[0] == ("stage", "predict", 3)
@@ -192,7 +197,9 @@ def test_progress_and_skipped_files_are_told(tmp_path):
 
 def test_a_closed_stream_ends_its_stage():
     heard = Heard()
-    stream = Predictor(ColourFinder(), NAMES, imgsz=64, batch=1, listener=heard).stream([picture(64, 64, [])] * 3)
+    stream = Predictor(ColourFinder(), Vocabulary(names=NAMES), imgsz=64, batch=1, listener=heard).stream(
+        [picture(64, 64, [])] * 3
+    )
 
     next(stream)
     stream.close()
@@ -215,9 +222,9 @@ def test_a_closed_stream_ends_its_stage():
 )
 def test_wrong_options_are_named(options, message):
     with pytest.raises(ConfigError, match=message):
-        Predictor(ColourFinder(), NAMES, **options)
+        Predictor(ColourFinder(), Vocabulary(names=NAMES), **options)
 
 
 def test_names_must_fit_the_model():
     with pytest.raises(ConfigError, match="expected 3 names, one per class of the model, got 2"):
-        Predictor(ColourFinder(), NAMES[:2])
+        Predictor(ColourFinder(), Vocabulary(names=NAMES[:2]))

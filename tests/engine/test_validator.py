@@ -23,6 +23,7 @@ from boxwright.ops.letterbox import letterbox
 from boxwright.presets.yolov8 import yolov8_criterion
 from boxwright.results import GroundTruth
 from boxwright.structures import Outputs, Predictions, Targets
+from boxwright.vocabulary import Vocabulary
 
 NAMES = ("a", "b", "c")
 CPU = torch.device("cpu")
@@ -38,7 +39,7 @@ class Oracle(Detector):
     def __init__(self):
         nn.Module.__init__(self)
 
-    def fold(self):
+    def fold(self, *, auxiliary=True):
         return self
 
     def forward(self, images):
@@ -108,7 +109,12 @@ def oracle_batches(right):
 
 
 def run(model, loader, **options):
-    settings = {"names": NAMES, "config": EvaluationConfig(), "device": CPU, "precision": "fp32"} | options
+    settings = {
+        "vocabulary": Vocabulary(names=NAMES),
+        "config": EvaluationConfig(),
+        "device": CPU,
+        "precision": "fp32",
+    } | options
     return validate(model, loader, **settings)
 
 

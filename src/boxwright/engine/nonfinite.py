@@ -3,8 +3,9 @@
 """What happens when a loss or a gradient is not finite: find where, save what is needed to see it again, stop."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from boxwright.data.collate import Batch
 from boxwright.engine.checkpoint import load_state, save_state
 from boxwright.errors import CheckpointError
-from boxwright.structures import Assignment, LossBreakdown, Targets
+from boxwright.structures import Assignment, ImageTargets, LossBreakdown, Targets
 
 _MOST = 5  # images or parameters named in a message
 
@@ -82,7 +83,6 @@ def explain_gradient(visits: Sequence[Visit], names: Sequence[str], epoch: int, 
 
 def save_replay(path: Path, visit: Visit, epoch: int, weights: Mapping[str, Tensor]) -> None:
     """Writes the offending batch and the weights that met it, as `read_replay` gives them back."""
-    targets = visit.batch.targets
     save_state(
         path,
         {
@@ -91,9 +91,7 @@ def save_replay(path: Path, visit: Visit, epoch: int, weights: Mapping[str, Tens
             "iteration": visit.iteration,
             "paths": list(visit.batch.paths),
             "images": visit.batch.images.cpu(),
-            "labels": targets.labels.cpu(),
-            "boxes": targets.boxes.cpu(),
-            "valid": targets.valid.cpu(),
+            "targets": _saved(visit.batch.targets),
             "weights": {name: tensor.detach().cpu() for name, tensor in weights.items()},
         },
     )
@@ -107,7 +105,7 @@ class Replay:
     iteration: int
     paths: tuple[str, ...]
     images: Tensor  # uint8 (B, 3, H, W)
-    targets: Targets
+    targets: Targets | ImageTargets  # without the layouts that `Criterion.prepare` makes
     weights: Mapping[str, Tensor]
 
 
@@ -125,9 +123,21 @@ def read_replay(path: Path) -> Replay:
         iteration=state["iteration"],
         paths=tuple(state["paths"]),
         images=state["images"],
-        targets=Targets(labels=state["labels"], boxes=state["boxes"], valid=state["valid"]),
+        targets=(Targets if "boxes" in state["targets"] else ImageTargets)(**state["targets"]),
         weights=state["weights"],
     )
+
+
+def _saved(targets: Targets | ImageTargets) -> dict[str, Any]:
+    """Every label on the host, by field."""
+    kept: dict[str, Any] = {}
+    for of in fields(targets):
+        value = getattr(targets, of.name)
+        if isinstance(value, Tensor):
+            kept[of.name] = value.cpu()
+        elif isinstance(value, Mapping):
+            kept[of.name] = {name: part.cpu() for name, part in value.items()}
+    return kept
 
 
 def _kept(saved: Path) -> str:

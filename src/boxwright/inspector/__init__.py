@@ -1,0 +1,10 @@
+# SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: The boxwright authors
+"""Room card: the inspector, which shows what every object teaches a model and what it never will.
+
+Lives here: `table.py` (columns), `leaves.py` (outputs whose gradients can be read), `shares.py` (who pays each
+contribution of a loss), `probe.py` (`inspect`: all of it for a batch).
+May import: tasks and below; never engine, presets, api or cli, and engine never imports it: the command line hands the
+trainer a callback.
+Must never happen here: a second way to compute a loss. The criterion runs as in training; its parts are sorted.
+"""

@@ -1,0 +1,434 @@
+# SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: The boxwright authors
+"""The tables of an inspection, column by column. Losses are gain-weighted and scaled, lengths are network pixels."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from boxwright.inspector.table import Table, join_tables
+from boxwright.ops.boxes import pairwise_iou
+from boxwright.ops.decode import Distance, Oriented
+from boxwright.ops.distances import encode_distances, encode_rotated, expected_distance
+from boxwright.ops.overlap import paired_overlap
+from boxwright.ops.probiou import paired_probiou
+from boxwright.ops.scores import class_probabilities
+from boxwright.structures import Assignment, ImageTargets, LossBreakdown, Predictions, Targets, at_least_float32
+
+if TYPE_CHECKING:
+    from boxwright.inspector.probe import Part
+
+SMALL, MEDIUM = 32.0, 96.0  # px, COCO's limits of the side sqrt(w h)
+CLIP_SLACK = 0.01  # bins; a distance this near to the last bin cannot be told from one beyond it
+SIDES = ("left", "top", "right", "bottom")
+
+
+def term_table(parts: Sequence["Part"], breakdown: LossBreakdown, lengths: Mapping[str, float]) -> Table:
+    """One row per item: gain, value in normalised units, and the loss by who pays it."""
+    scale, rows = float(breakdown.scale), []
+    for part in parts:
+        for name, share in part.shares.items():
+            factor = scale * share.item.gain
+            objects, background, images = (
+                float(of.sum()) for of in (share.of_objects, share.of_background, share.of_images)
+            )
+            rows.append(
+                {
+                    "term": name,
+                    "scope": share.scope,
+                    "gain": share.item.gain,
+                    "normalizer": float(share.pairs.normalizer),
+                    "value": float(share.item.contributions.detach().double().sum()),
+                    "loss": float(share.item.contributions.detach().double().sum()) * factor,
+                    "objects": objects * factor,
+                    "background": background * factor,
+                    "images": images * factor,
+                    "gradient": lengths.get(name, float("nan")),
+                    "pairs": int(share.pairs.valid.sum()),
+                    "not_finite": int((~torch.isfinite(share.item.contributions)).sum()),
+                }
+            )
+    names = list(rows[0]) if rows else []
+    return Table({name: [row[name] for row in rows] for name in names})
+
+
+def object_table(
+    parts: Sequence["Part"], targets: Targets, scale: float, names: Sequence[str], paths: Sequence[str]
+) -> Table:
+    """One row per valid slot."""
+    image, slot = targets.valid.nonzero(as_tuple=True)
+    columns: dict[str, np.ndarray | list[str]] = {
+        "image": _host(image),
+        "path": [paths[i] for i in image.tolist()],
+        "object": _host(slot),
+        **_class_columns(targets.labels[image, slot], names),
+        **_box_columns(targets.boxes[image, slot]),
+    }
+    total = torch.zeros(len(image), dtype=torch.float64, device=image.device)
+    items: dict[str, np.ndarray] = {}
+    for part in parts:
+        columns |= _level_columns(part, targets, image, slot, only=len(parts) == 1)
+        for name, share in part.shares.items():
+            value = share.of_objects[image, slot] * share.item.gain * scale
+            total = total + value
+            items[name] = _host(value)
+    columns["positives"] = _positives(parts, targets, image, slot)
+    columns["loss"] = _host(total)
+    columns["gradient"] = _object_gradients(parts, targets, image, slot)
+    return Table(columns | items)
+
+
+def pair_table(
+    parts: Sequence["Part"], targets: Targets, scale: float, names: Sequence[str], paths: Sequence[str]
+) -> Table:
+    """One row per matched pair of every prediction."""
+    tables = [_pairs_of(part, targets, scale, names, paths) for part in parts if part.shares]
+    return join_tables(tables) if tables else Table({})
+
+
+def background_table(
+    parts: Sequence["Part"],
+    targets: Targets,
+    scale: float,
+    names: Sequence[str],
+    paths: Sequence[str],
+    worst: int,
+) -> Table:
+    """The unmatched candidates that cost most, dearest first, each with the label that overlaps or lies nearest."""
+    tables = []
+    for part in parts:
+        cost = _background_cost(part, scale)
+        if cost is not None and worst > 0:
+            tables.append(_worst_of(part, cost, targets, names, paths, worst))
+    return join_tables(tables).by("loss").head(worst) if tables else Table({})
+
+
+def image_table(parts: Sequence["Part"], targets: Targets, scale: float, paths: Sequence[str]) -> Table:
+    """One row per image: objects, and what they, the background and the image as a whole pay."""
+    held = {
+        kind: sum(
+            (
+                getattr(share, f"of_{kind}").reshape(len(targets.labels), -1).sum(dim=1) * share.item.gain * scale
+                for part in parts
+                for share in part.shares.values()
+            ),
+            torch.zeros(len(targets.labels), dtype=torch.float64, device=targets.labels.device),
+        )
+        for kind in ("objects", "background", "images")
+    }
+    loss = held["objects"] + held["background"] + held["images"]
+    return Table(
+        {
+            "image": np.arange(len(targets.labels)),
+            "path": list(paths),
+            "objects": _host(targets.valid.sum(dim=1)),
+            "loss": _host(loss),
+            **{f"loss_{kind}": _host(value) for kind, value in held.items()},
+        }
+    )
+
+
+def whole_image_tables(
+    breakdown: LossBreakdown,
+    logits: Tensor,
+    targets: ImageTargets,
+    gradient: Tensor,
+    names: Sequence[str],
+    paths: Sequence[str],
+) -> tuple[Table, Table]:
+    """Terms and images of a classifier."""
+    scale = float(breakdown.scale)
+    rows = [(item, item.contributions.detach().double()) for item in breakdown.items]
+    lengths = float(gradient.double().norm())
+    terms = Table(
+        {
+            "term": [item.name for item, _ in rows],
+            "scope": ["image" for _ in rows],
+            "gain": [item.gain for item, _ in rows],
+            "normalizer": [1.0 for _ in rows],
+            "value": [float(values.sum()) for _, values in rows],
+            "loss": [float(values.sum()) * item.gain * scale for item, values in rows],
+            "objects": [0.0 for _ in rows],
+            "background": [0.0 for _ in rows],
+            "images": [float(values.sum()) * item.gain * scale for item, values in rows],
+            "gradient": [lengths for _ in rows],
+            "pairs": [0 for _ in rows],
+            "not_finite": [int((~torch.isfinite(values)).sum()) for _, values in rows],
+        }
+    )
+    probabilities = at_least_float32(logits.detach()).softmax(dim=-1)
+    score, best = probabilities.max(dim=-1)
+    loss = sum((values.reshape(len(logits), -1).sum(dim=1) * item.gain * scale for item, values in rows), 0.0)
+    labels = targets.labels if targets.labels.ndim == 1 else targets.labels.argmax(dim=1)
+    found = {f"found_{name}": column for name, column in _class_columns(best, names).items()}
+    images = Table(
+        {
+            "image": np.arange(len(logits)),
+            "path": list(paths),
+            **_class_columns(labels, names),
+            **found,
+            "score": _host(score),
+            "loss": _host(torch.as_tensor(loss)),
+            "gradient": _host(gradient.double().norm(dim=1)),
+        }
+    )
+    return terms, images
+
+
+# -- pairs ---------------------------------------------------------------------------------------------------------
+
+
+def _pairs_of(part: "Part", targets: Targets, scale: float, names: Sequence[str], paths: Sequence[str]) -> Table:
+    preds, pairs = part.preds, next(iter(part.shares.values())).pairs
+    rows = pairs.valid.nonzero()[:, 0]
+    image, anchor, slot = pairs.image[rows], pairs.anchor[rows], pairs.target[rows]
+    label = targets.labels[image, slot]
+    objectness = None if preds.objectness is None else preds.objectness.detach()[image, anchor]
+    scores = class_probabilities(preds.logits.detach()[image, anchor], preds.exclusive, objectness)
+    with torch.no_grad():
+        boxes = preds.boxes_at(_of_rows(pairs, rows))
+        wanted = targets.boxes[image, slot].to(boxes.dtype)
+        overlap = paired_probiou(boxes, wanted) if targets.oriented else paired_overlap(boxes, wanted, "iou")
+    columns: dict[str, np.ndarray | list[str]] = {
+        "part": [part.label] * len(rows),
+        "image": _host(image),
+        "path": [paths[i] for i in image.tolist()],
+        "object": _host(slot),
+        **_class_columns(label, names),
+        "candidate": _host(anchor),
+        **_place_columns(preds, anchor),
+        "score": _host(scores.gather(1, label[:, None])[:, 0]),
+        "overlap": _host(overlap),
+        "weight": _host(pairs.weight[rows]),
+        "share": _host(pairs.share[rows]),
+        **{f"found_{name}": column for name, column in _box_columns(boxes).items() if name in ("x1", "y1", "x2", "y2")},
+        **_distance_columns(preds, image, anchor, wanted),
+    }
+    total = torch.zeros(len(rows), dtype=torch.float64, device=rows.device)
+    items = {}
+    for name, share in part.shares.items():
+        value = share.of_pairs[rows] * share.item.gain * scale
+        total = total + value
+        items[name] = _host(value)
+    columns["loss"] = _host(total)
+    if part.gradients is not None:
+        columns["gradient"] = _host(part.gradients[image, anchor])
+    return Table(columns | items)
+
+
+def _of_rows(pairs: Assignment, rows: Tensor) -> Assignment:
+    return Assignment(
+        pairs.image[rows],
+        pairs.anchor[rows],
+        pairs.target[rows],
+        pairs.valid[rows],
+        pairs.weight[rows],
+        pairs.normalizer,
+    )
+
+
+def _distance_columns(preds: Predictions, image: Tensor, anchor: Tensor, wanted: Tensor) -> dict[str, np.ndarray]:
+    """Predicted and wanted distance to each side, in bins, and whether the wanted one is beyond the last bin."""
+    decoder = preds.decoder
+    if preds.grid is None or not isinstance(decoder, Distance | Oriented) or decoder.num_bins < 2:
+        return {}
+    raw = at_least_float32(preds.box_raw.detach()[image, anchor])
+    points, stride = preds.grid.points[anchor].to(raw.dtype), preds.grid.strides[anchor].to(raw.dtype)
+    encode = encode_rotated if wanted.shape[-1] == 5 else encode_distances
+    want = encode(points, wanted.to(raw.dtype)) / stride[:, None]
+    found = expected_distance(raw, decoder.num_bins)
+    columns = {f"found_{side}": _host(found[:, i]) for i, side in enumerate(SIDES)}
+    columns |= {f"wanted_{side}": _host(want[:, i]) for i, side in enumerate(SIDES)}
+    columns["clipped"] = _host((want > decoder.num_bins - 1 - CLIP_SLACK).any(dim=1))
+    return columns
+
+
+def _place_columns(preds: Predictions, anchor: Tensor) -> dict[str, np.ndarray]:
+    if preds.grid is None:
+        return {}
+    points = preds.grid.points[anchor]
+    columns = {
+        "level": _host(preds.grid.level[anchor] + preds.grid.first_level),
+        "stride": _host(preds.grid.strides[anchor].long()),
+        "x": _host(points[:, 0]),
+        "y": _host(points[:, 1]),
+    }
+    if preds.grid.prior_wh is not None:
+        prior = preds.grid.prior_wh[anchor]
+        columns |= {"prior_w": _host(prior[:, 0]), "prior_h": _host(prior[:, 1])}
+    return columns
+
+
+# -- background ----------------------------------------------------------------------------------------------------
+
+
+def _background_cost(part: "Part", scale: float) -> Tensor | None:
+    """(B, A) what every unmatched candidate pays over all items."""
+    cost: Tensor | None = None
+    for share in part.shares.values():
+        if share.of_candidates is not None:
+            value = share.of_candidates * share.item.gain * scale
+            cost = value if cost is None else cost + value
+    return cost
+
+
+def _worst_of(
+    part: "Part", cost: Tensor, targets: Targets, names: Sequence[str], paths: Sequence[str], worst: int
+) -> Table:
+    preds = part.preds
+    value, place = cost.flatten().topk(min(worst, cost.numel()))
+    image, anchor = torch.div(place, cost.shape[1], rounding_mode="floor"), place % cost.shape[1]
+    objectness = None if preds.objectness is None else preds.objectness.detach()[image, anchor]
+    score, best = class_probabilities(preds.logits.detach()[image, anchor], preds.exclusive, objectness).max(dim=1)
+    with torch.no_grad():
+        ones = torch.ones_like(value, dtype=torch.bool)
+        pairs = Assignment(image, anchor, torch.zeros_like(anchor), ones, value, value.new_ones(()))
+        boxes = preds.boxes_at(pairs)
+    columns: dict[str, np.ndarray | list[str]] = {
+        "part": [part.label] * len(value),
+        "image": _host(image),
+        "path": [paths[i] for i in image.tolist()],
+        "candidate": _host(anchor),
+        **_place_columns(preds, anchor),
+        **_class_columns(best, names),
+        "score": _host(score),
+        **{name: column for name, column in _box_columns(boxes).items() if name in ("x1", "y1", "x2", "y2")},
+        "loss": _host(value),
+        **_nearest(boxes, image, targets, names),
+    }
+    return Table(columns)
+
+
+def _nearest(boxes: Tensor, image: Tensor, targets: Targets, names: Sequence[str]) -> dict[str, np.ndarray | list[str]]:
+    """The label of the same image that overlaps each box most, or else lies nearest: slot, class, IoU, distance."""
+    found = _upright(boxes)
+    slot, label = torch.full_like(image, -1), torch.full_like(image, -1)
+    overlap = torch.zeros(len(image), dtype=found.dtype, device=found.device)
+    gap = torch.full_like(overlap, torch.inf)
+    for one in image.unique().tolist():
+        rows, slots = (image == one).nonzero()[:, 0], targets.valid[one].nonzero()[:, 0]
+        if not len(slots):
+            continue
+        true = _upright(targets.boxes[one, slots]).to(found.dtype)
+        iou = pairwise_iou(found[rows], true)
+        centre = (found[rows, None, :2] + found[rows, None, 2:] - true[None, :, :2] - true[None, :, 2:]) / 2
+        far = centre.norm(dim=-1)
+        # Overlap first, distance where nothing overlaps.
+        best = (iou - far / (1 + far.max()) * 1e-6).argmax(dim=1)
+        slot[rows], overlap[rows] = slots[best], iou.gather(1, best[:, None])[:, 0]
+        label[rows] = targets.labels[one, slots[best]]
+        gap[rows] = far.gather(1, best[:, None])[:, 0]
+    return {
+        "nearest_object": _host(slot),
+        "nearest_class": [_name(index, names) if index >= 0 else "" for index in label.tolist()],
+        "nearest_overlap": _host(overlap),
+        "nearest_distance": _host(gap),
+    }
+
+
+# -- objects -------------------------------------------------------------------------------------------------------
+
+
+def _level_columns(
+    part: "Part", targets: Targets, image: Tensor, slot: Tensor, *, only: bool
+) -> dict[str, np.ndarray | list[str]]:
+    """Cells whose centre lies inside each object and its positives, by stride; queries have positives only."""
+    preds = part.preds
+    if not part.shares or preds.grid is None:
+        return {}
+    pairs, grid = next(iter(part.shares.values())).pairs, preds.grid
+    prefix = "" if only or grid.total_levels not in (None, len(grid.shapes)) else f"{part.label}/"
+    found: dict[str, np.ndarray | list[str]] = {}
+    boxes = _upright(targets.boxes[image, slot])
+    for index, stride in enumerate(grid.level_strides):
+        on_level = pairs.valid & (grid.level[pairs.anchor] == index)
+        found[f"{prefix}cells_s{stride}"] = _host(_cells_inside(boxes, grid.shapes[index], stride))
+        found[f"{prefix}positives_s{stride}"] = _host(_count(pairs, on_level, targets)[image, slot])
+    return found
+
+
+def _cells_inside(boxes: Tensor, shape: tuple[int, int], stride: int) -> Tensor:
+    """Cells of a level whose centre lies strictly inside each upright box."""
+    counts = []
+    for low, high, cells in ((boxes[:, 0], boxes[:, 2], shape[1]), (boxes[:, 1], boxes[:, 3], shape[0])):
+        first = torch.floor(low / stride - 0.5) + 1  # smallest k with (k + 0.5) * stride > low
+        last = torch.ceil(high / stride - 0.5) - 1
+        counts.append((last.clamp(max=cells - 1) - first.clamp(min=0) + 1).clamp(min=0))
+    return (counts[0] * counts[1]).long()
+
+
+def _count(pairs: Assignment, rows: Tensor, targets: Targets) -> Tensor:
+    batch, slots = targets.labels.shape
+    counts = torch.zeros(batch * max(slots, 1), dtype=torch.int64, device=rows.device)
+    if len(rows):
+        counts.index_add_(0, pairs.image * slots + pairs.target, rows.long())
+    return counts[: batch * slots].view(batch, slots)
+
+
+def _positives(parts: Sequence["Part"], targets: Targets, image: Tensor, slot: Tensor) -> np.ndarray:
+    """Pairs of each object over all predictions."""
+    counts = torch.zeros_like(targets.labels)
+    for part in parts:
+        if part.shares:
+            pairs = next(iter(part.shares.values())).pairs
+            counts = counts + _count(pairs, pairs.valid, targets)
+    return _host(counts[image, slot])
+
+
+def _object_gradients(parts: Sequence["Part"], targets: Targets, image: Tensor, slot: Tensor) -> np.ndarray:
+    """Length of the gradient that reaches all candidates of each object together."""
+    batch, slots = targets.labels.shape
+    squares = torch.zeros(batch * max(slots, 1), dtype=torch.float64, device=image.device)
+    for part in parts:
+        if part.gradients is None or not part.shares:
+            continue
+        pairs = next(iter(part.shares.values())).pairs
+        # A candidate that an object claims twice counts once.
+        keys = torch.stack((pairs.image * slots + pairs.target, pairs.image, pairs.anchor))[:, pairs.valid].unique(
+            dim=1
+        )
+        squares.index_add_(0, keys[0], part.gradients[keys[1], keys[2]].square())
+    return _host(squares[: batch * slots].view(batch, slots)[image, slot].sqrt())
+
+
+# -- shared --------------------------------------------------------------------------------------------------------
+
+
+def _class_columns(labels: Tensor, names: Sequence[str]) -> dict[str, np.ndarray | list[str]]:
+    return {"label": _host(labels), "class": [_name(label, names) for label in labels.tolist()]}
+
+
+def _name(label: int, names: Sequence[str]) -> str:
+    return names[label] if 0 <= label < len(names) else str(label)
+
+
+def _box_columns(boxes: Tensor) -> dict[str, np.ndarray | list[str]]:
+    """Corners (of the upright box around an oriented one), sides, and the size class."""
+    upright = _upright(boxes)
+    wide, high = (boxes[:, 2:4] if boxes.shape[-1] == 5 else upright[:, 2:] - upright[:, :2]).unbind(dim=1)
+    side = (wide.clamp(min=0) * high.clamp(min=0)).sqrt()
+    columns: dict[str, np.ndarray | list[str]] = {
+        name: _host(upright[:, i]) for i, name in enumerate(("x1", "y1", "x2", "y2"))
+    }
+    columns |= {"w": _host(wide), "h": _host(high), "side": _host(side)}
+    if boxes.shape[-1] == 5:
+        columns["theta"] = _host(boxes[:, 4])
+    columns["size"] = ["small" if s < SMALL else "medium" if s < MEDIUM else "large" for s in side.tolist()]
+    return columns
+
+
+def _upright(boxes: Tensor) -> Tensor:
+    """Corners xyxy; of oriented boxes, of the upright box around each."""
+    if boxes.shape[-1] == 4:
+        return boxes
+    cx, cy, w, h, theta = boxes.unbind(dim=-1)
+    cosine, sine = theta.cos().abs(), theta.sin().abs()
+    half_x, half_y = (w * cosine + h * sine) / 2, (w * sine + h * cosine) / 2
+    return torch.stack((cx - half_x, cy - half_y, cx + half_x, cy + half_y), dim=-1)
+
+
+def _host(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().cpu().numpy()

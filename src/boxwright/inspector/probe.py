@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: The boxwright authors
+"""`inspect`: one batch through a criterion as in training, and every part of the loss by who pays it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from boxwright.errors import ShapeError
+from boxwright.inspector.columns import (
+    background_table,
+    image_table,
+    object_table,
+    pair_table,
+    term_table,
+    whole_image_tables,
+)
+from boxwright.inspector.leaves import Leaves, row_norms, with_leaves
+from boxwright.inspector.shares import Shares, shares_of
+from boxwright.inspector.table import Table
+from boxwright.losses.criterion import Criterion
+from boxwright.losses.image_level import ImageCriterion
+from boxwright.structures import (
+    ImageOutputs,
+    ImageTargets,
+    LossBreakdown,
+    Outputs,
+    Predictions,
+    Targets,
+)
+
+WORST = 100  # background candidates that are listed
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """A batch, taken apart. Losses are gain-weighted and scaled: they sum to `total`, what the trainer minimises.
+
+    Rows name an image by its place in the batch and an object by its slot.
+    """
+
+    total: float
+    scale: float  # total = scale * sum over items of gain * value
+    terms: Table  # one row per item of the loss: what objects, background and whole images pay, and its gradient
+    objects: Table  # one row per object: positives by level, loss by item, gradient
+    pairs: Table  # one row per matched pair: where it is, how well it fits, loss by item, gradient
+    background: Table  # the costliest unmatched candidates and the label nearest to each
+    images: Table  # one row per image
+    names: tuple[str, ...]
+    paths: tuple[str, ...]
+    image_size: tuple[int, int]  # (H, W) px of the network input
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One prediction of a batch and what the criterion made of it."""
+
+    label: str  # "main", "decoder3"
+    preds: Predictions
+    shares: Mapping[str, Shares]  # by full item name, "main/box"
+    gradients: Tensor | None  # (B, A) length of the total's gradient at every candidate
+
+
+def inspect(
+    outputs: Outputs | ImageOutputs,
+    targets: Targets | ImageTargets,
+    criterion: Criterion | ImageCriterion,
+    *,
+    progress: float = 0.0,
+    names: Sequence[str] = (),
+    paths: Sequence[str] = (),
+    worst: int = WORST,
+    gradients: bool = True,
+) -> Inspection:
+    """Runs the criterion as training does and says who pays what. Nothing given is changed.
+
+    Args:
+        outputs: raw outputs of any model, on any device; their graph is not used.
+        targets: the labels of the batch.
+        criterion: its memory (an adapting level balance) is read and stays as it is.
+        progress: finished share of the training, 0 to 1.
+        names: of the classes.
+        paths: of the images.
+        worst: unmatched candidates that are listed.
+        gradients: also measure gradients: one backward pass for the total and one for every item.
+
+    Raises:
+        ShapeError: outputs and targets do not belong together.
+    """
+    if isinstance(outputs, ImageOutputs) or isinstance(targets, ImageTargets) or isinstance(criterion, ImageCriterion):
+        return _whole_images(outputs, targets, criterion, progress, names, paths)
+    leaves = with_leaves(outputs)
+    own = replace(criterion)
+    own.load_state_dict(criterion.state_dict())
+    with torch.enable_grad():
+        breakdown = own(leaves.outputs, targets, progress)
+        total = breakdown.total
+    parts = _parts(leaves, breakdown, total, own, targets, gradients)
+    scale = float(breakdown.scale)
+    shown = tuple(str(path) for path in paths) or ("",) * len(targets.labels)
+    labels = tuple(names)
+    return Inspection(
+        total=float(total.detach()),
+        scale=scale,
+        terms=term_table(parts, breakdown, _item_gradients(breakdown, leaves) if gradients else {}),
+        objects=object_table(parts, targets, scale, labels, shown),
+        pairs=pair_table(parts, targets, scale, labels, shown),
+        background=background_table(parts, targets, scale, labels, shown, worst),
+        images=image_table(parts, targets, scale, shown),
+        names=labels,
+        paths=shown,
+        image_size=outputs.final.image_size,
+    )
+
+
+def _parts(
+    leaves: Leaves, breakdown: LossBreakdown, total: Tensor, criterion: Criterion, targets: Targets, gradients: bool
+) -> list[Part]:
+    every = (*leaves.outputs.auxiliary, leaves.outputs.final)
+    found = _gradients(total, leaves.all()) if gradients else {}
+    parts = []
+    for preds, own in zip(every, leaves.of, strict=True):
+        terms = criterion.rules[preds.role].terms
+        pairs = breakdown.assignments[preds.label]
+        shares = {
+            item.name: shares_of(item, terms[item.name.rpartition("/")[2]].term, preds, targets, pairs)
+            for item in breakdown.items
+            if item.name.rpartition("/")[0] == preds.label
+        }
+        norms = row_norms(tuple(found.get(id(leaf)) for leaf in own)) if gradients else None
+        parts.append(Part(preds.label, preds, shares, norms))
+    return parts
+
+
+def _gradients(value: Tensor, leaves: Sequence[Tensor]) -> dict[int, Tensor]:
+    """Gradient at every leaf that the value depends on, by the leaf's id."""
+    if not value.requires_grad:
+        return {}
+    found = torch.autograd.grad(value, list(leaves), retain_graph=True, allow_unused=True)
+    return {id(leaf): gradient for leaf, gradient in zip(leaves, found, strict=True) if gradient is not None}
+
+
+def _item_gradients(breakdown: LossBreakdown, leaves: Leaves) -> dict[str, float]:
+    """Length of the gradient that each item alone sends into the raw outputs, with gain and scale."""
+    every, lengths = leaves.all(), {}
+    for item in breakdown.items:
+        value = item.contributions.sum() * item.gain * breakdown.scale
+        squares = [gradient.double().square().sum() for gradient in _gradients(value, every).values()]
+        lengths[item.name] = float(torch.stack(squares).sum().sqrt()) if squares else 0.0
+    return lengths
+
+
+def _whole_images(
+    outputs: Any, targets: Any, criterion: Any, progress: float, names: Sequence[str], paths: Sequence[str]
+) -> Inspection:
+    kinds = {"outputs": (outputs, ImageOutputs), "targets": (targets, ImageTargets)}
+    for what, (value, kind) in {**kinds, "criterion": (criterion, ImageCriterion)}.items():
+        if not isinstance(value, kind):
+            raise ShapeError(
+                f"inspect: {what}: expected {kind.__name__}, as the others are about whole images, "
+                f"got {type(value).__name__}"
+            )
+    logits = outputs.logits.detach().requires_grad_(True)
+    with torch.enable_grad():
+        breakdown = criterion(replace(outputs, logits=logits), targets, progress)
+        total = breakdown.total
+    gradient = _gradients(total, [logits]).get(id(logits), torch.zeros_like(logits))
+    shown = tuple(str(path) for path in paths) or ("",) * len(logits)
+    terms, images = whole_image_tables(breakdown, logits, targets, gradient, tuple(names), shown)
+    empty = Table({})
+    return Inspection(
+        total=float(total.detach()),
+        scale=float(breakdown.scale),
+        terms=terms,
+        objects=empty,
+        pairs=empty,
+        background=empty,
+        images=images,
+        names=tuple(names),
+        paths=shown,
+        image_size=(0, 0),
+    )

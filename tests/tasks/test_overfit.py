@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: The boxwright authors
+"""Every task learns eight drawn images by heart: what labels say comes back out through the whole machine."""
+
+import time
+
+import pytest
+
+import boxwright as bw
+from boxwright.data.synthetic import draw_dataset
+
+# Nothing moves, every batch is a step, and the class gain is that of a set where classes are the hard part.
+STILL = (
+    "augment.mosaic=0",
+    "augment.scale=0",
+    "augment.translate=0",
+    "augment.fliplr=0",
+    "augment.hsv_h=0",
+    "augment.hsv_s=0",
+    "augment.hsv_v=0",
+    "train.warmup_epochs=2",
+    "train.warmup_floor=0",
+    "train.nominal_batch=8",
+    "train.ema_warmup=20",
+    "train.val_every=1000",
+    "evaluation.plots=false",
+)
+CASES = {
+    "detect": ("yolov8n", "box/ap50", 120),
+    "segment": ("yolov8n-seg", "mask/ap50", 120),
+    "pose": ("yolov8n-pose", "pose/ap50", 150),
+    "obb": ("yolov8n-obb", "obb/ap50", 150),
+    "classify": ("yolov8n-cls", "top1", 60),
+}
+
+
+def fitted(preset, task, tmp_path, *, epochs, imgsz=128, settings=(), **keywords):
+    data = draw_dataset(tmp_path / "scenes", task=task, train=8, val=8, imgsz=imgsz, seed=3)
+    run = bw.train(
+        preset,
+        data=data,
+        out=tmp_path / "run",
+        epochs=epochs,
+        imgsz=imgsz,
+        batch=8,
+        settings=[*STILL, *settings],
+        **keywords,
+    )
+    return bw.load(run.folder / "weights" / "last.safetensors").validate(split="train").result.metrics
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", CASES)
+def test_eight_images_are_learned_by_heart(task, tmp_path):
+    preset, metric, epochs = CASES[task]
+    began = time.monotonic()
+
+    metrics = fitted(preset, task, tmp_path, epochs=epochs, settings=["train.lr0=0.002"])
+
+    assert metrics[metric] >= 0.95, metrics
+    assert time.monotonic() - began < 120
+
+
+@pytest.mark.slow
+def test_the_smallest_query_model_learns_eight_images_by_heart(tmp_path):
+    metrics = fitted("rtdetr-r18", "detect", tmp_path, epochs=150, settings=["train.lr0=0.0004", "train.batch=8"])
+
+    assert metrics["box/ap50"] >= 0.95, metrics
