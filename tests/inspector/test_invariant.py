@@ -130,3 +130,15 @@ def test_nothing_given_is_changed(calls):
 
     assert torch.equal(outputs.final.logits.detach(), before)
     assert criterion.state_dict() == state
+
+
+@pytest.mark.parametrize("name", [name for name in ADAPTERS if name != "classify"])
+def test_every_positive_of_the_trace_is_a_pair(name, calls):
+    criterion, outputs, targets, progress, _ = captured(name, FIRST[name], calls)
+
+    inspection = inspect(outputs, targets, criterion, progress=progress, gradients=False)
+
+    where = ("part", "image", "object", "candidate")
+    positives = inspection.candidates.take(inspection.candidates["fate"] == "positive")
+    found = set(zip(*(positives[column].tolist() for column in where), strict=True))
+    assert found == set(zip(*(inspection.pairs[column].tolist() for column in where), strict=True))

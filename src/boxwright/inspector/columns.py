@@ -61,10 +61,10 @@ def object_table(
     """One row per valid slot."""
     image, slot = targets.valid.nonzero(as_tuple=True)
     columns: dict[str, np.ndarray | list[str]] = {
-        "image": _host(image),
+        "image": host(image),
         "path": [paths[i] for i in image.tolist()],
-        "object": _host(slot),
-        **_class_columns(targets.labels[image, slot], names),
+        "object": host(slot),
+        **class_columns(targets.labels[image, slot], names),
         **_box_columns(targets.boxes[image, slot]),
     }
     total = torch.zeros(len(image), dtype=torch.float64, device=image.device)
@@ -74,9 +74,9 @@ def object_table(
         for name, share in part.shares.items():
             value = share.of_objects[image, slot] * share.item.gain * scale
             total = total + value
-            items[name] = _host(value)
+            items[name] = host(value)
     columns["positives"] = _positives(parts, targets, image, slot)
-    columns["loss"] = _host(total)
+    columns["loss"] = host(total)
     columns["gradient"] = _object_gradients(parts, targets, image, slot)
     return Table(columns | items)
 
@@ -124,9 +124,9 @@ def image_table(parts: Sequence["Part"], targets: Targets, scale: float, paths: 
         {
             "image": np.arange(len(targets.labels)),
             "path": list(paths),
-            "objects": _host(targets.valid.sum(dim=1)),
-            "loss": _host(loss),
-            **{f"loss_{kind}": _host(value) for kind, value in held.items()},
+            "objects": host(targets.valid.sum(dim=1)),
+            "loss": host(loss),
+            **{f"loss_{kind}": host(value) for kind, value in held.items()},
         }
     )
 
@@ -163,16 +163,16 @@ def whole_image_tables(
     score, best = probabilities.max(dim=-1)
     loss = sum((values.reshape(len(logits), -1).sum(dim=1) * item.gain * scale for item, values in rows), 0.0)
     labels = targets.labels if targets.labels.ndim == 1 else targets.labels.argmax(dim=1)
-    found = {f"found_{name}": column for name, column in _class_columns(best, names).items()}
+    found = {f"found_{name}": column for name, column in class_columns(best, names).items()}
     images = Table(
         {
             "image": np.arange(len(logits)),
             "path": list(paths),
-            **_class_columns(labels, names),
+            **class_columns(labels, names),
             **found,
-            "score": _host(score),
-            "loss": _host(torch.as_tensor(loss)),
-            "gradient": _host(gradient.double().norm(dim=1)),
+            "score": host(score),
+            "loss": host(torch.as_tensor(loss)),
+            "gradient": host(gradient.double().norm(dim=1)),
         }
     )
     return terms, images
@@ -182,7 +182,7 @@ def whole_image_tables(
 
 
 def _pairs_of(part: "Part", targets: Targets, scale: float, names: Sequence[str], paths: Sequence[str]) -> Table:
-    preds, pairs = part.preds, next(iter(part.shares.values())).pairs
+    preds, pairs = part.preds, part.pairs
     rows = pairs.valid.nonzero()[:, 0]
     image, anchor, slot = pairs.image[rows], pairs.anchor[rows], pairs.target[rows]
     label = targets.labels[image, slot]
@@ -194,16 +194,16 @@ def _pairs_of(part: "Part", targets: Targets, scale: float, names: Sequence[str]
         overlap = paired_probiou(boxes, wanted) if targets.oriented else paired_overlap(boxes, wanted, "iou")
     columns: dict[str, np.ndarray | list[str]] = {
         "part": [part.label] * len(rows),
-        "image": _host(image),
+        "image": host(image),
         "path": [paths[i] for i in image.tolist()],
-        "object": _host(slot),
-        **_class_columns(label, names),
-        "candidate": _host(anchor),
-        **_place_columns(preds, anchor),
-        "score": _host(scores.gather(1, label[:, None])[:, 0]),
-        "overlap": _host(overlap),
-        "weight": _host(pairs.weight[rows]),
-        "share": _host(pairs.share[rows]),
+        "object": host(slot),
+        **class_columns(label, names),
+        "candidate": host(anchor),
+        **place_columns(preds, anchor),
+        "score": host(scores.gather(1, label[:, None])[:, 0]),
+        "overlap": host(overlap),
+        "weight": host(pairs.weight[rows]),
+        "share": host(pairs.share[rows]),
         **{f"found_{name}": column for name, column in _box_columns(boxes).items() if name in ("x1", "y1", "x2", "y2")},
         **_distance_columns(preds, image, anchor, wanted),
     }
@@ -212,10 +212,10 @@ def _pairs_of(part: "Part", targets: Targets, scale: float, names: Sequence[str]
     for name, share in part.shares.items():
         value = share.of_pairs[rows] * share.item.gain * scale
         total = total + value
-        items[name] = _host(value)
-    columns["loss"] = _host(total)
+        items[name] = host(value)
+    columns["loss"] = host(total)
     if part.gradients is not None:
-        columns["gradient"] = _host(part.gradients[image, anchor])
+        columns["gradient"] = host(part.gradients[image, anchor])
     return Table(columns | items)
 
 
@@ -240,25 +240,26 @@ def _distance_columns(preds: Predictions, image: Tensor, anchor: Tensor, wanted:
     encode = encode_rotated if wanted.shape[-1] == 5 else encode_distances
     want = encode(points, wanted.to(raw.dtype)) / stride[:, None]
     found = expected_distance(raw, decoder.num_bins)
-    columns = {f"found_{side}": _host(found[:, i]) for i, side in enumerate(SIDES)}
-    columns |= {f"wanted_{side}": _host(want[:, i]) for i, side in enumerate(SIDES)}
-    columns["clipped"] = _host((want > decoder.num_bins - 1 - CLIP_SLACK).any(dim=1))
+    columns = {f"found_{side}": host(found[:, i]) for i, side in enumerate(SIDES)}
+    columns |= {f"wanted_{side}": host(want[:, i]) for i, side in enumerate(SIDES)}
+    columns["clipped"] = host((want > decoder.num_bins - 1 - CLIP_SLACK).any(dim=1))
     return columns
 
 
-def _place_columns(preds: Predictions, anchor: Tensor) -> dict[str, np.ndarray]:
+def place_columns(preds: Predictions, anchor: Tensor) -> dict[str, np.ndarray]:
+    """Level, stride and centre of candidates, and the size of their priors; nothing for queries."""
     if preds.grid is None:
         return {}
     points = preds.grid.points[anchor]
     columns = {
-        "level": _host(preds.grid.level[anchor] + preds.grid.first_level),
-        "stride": _host(preds.grid.strides[anchor].long()),
-        "x": _host(points[:, 0]),
-        "y": _host(points[:, 1]),
+        "level": host(preds.grid.level[anchor] + preds.grid.first_level),
+        "stride": host(preds.grid.strides[anchor].long()),
+        "x": host(points[:, 0]),
+        "y": host(points[:, 1]),
     }
     if preds.grid.prior_wh is not None:
         prior = preds.grid.prior_wh[anchor]
-        columns |= {"prior_w": _host(prior[:, 0]), "prior_h": _host(prior[:, 1])}
+        columns |= {"prior_w": host(prior[:, 0]), "prior_h": host(prior[:, 1])}
     return columns
 
 
@@ -289,14 +290,14 @@ def _worst_of(
         boxes = preds.boxes_at(pairs)
     columns: dict[str, np.ndarray | list[str]] = {
         "part": [part.label] * len(value),
-        "image": _host(image),
+        "image": host(image),
         "path": [paths[i] for i in image.tolist()],
-        "candidate": _host(anchor),
-        **_place_columns(preds, anchor),
-        **_class_columns(best, names),
-        "score": _host(score),
+        "candidate": host(anchor),
+        **place_columns(preds, anchor),
+        **class_columns(best, names),
+        "score": host(score),
         **{name: column for name, column in _box_columns(boxes).items() if name in ("x1", "y1", "x2", "y2")},
-        "loss": _host(value),
+        "loss": host(value),
         **_nearest(boxes, image, targets, names),
     }
     return Table(columns)
@@ -322,10 +323,10 @@ def _nearest(boxes: Tensor, image: Tensor, targets: Targets, names: Sequence[str
         label[rows] = targets.labels[one, slots[best]]
         gap[rows] = far.gather(1, best[:, None])[:, 0]
     return {
-        "nearest_object": _host(slot),
+        "nearest_object": host(slot),
         "nearest_class": [_name(index, names) if index >= 0 else "" for index in label.tolist()],
-        "nearest_overlap": _host(overlap),
-        "nearest_distance": _host(gap),
+        "nearest_overlap": host(overlap),
+        "nearest_distance": host(gap),
     }
 
 
@@ -337,16 +338,16 @@ def _level_columns(
 ) -> dict[str, np.ndarray | list[str]]:
     """Cells whose centre lies inside each object and its positives, by stride; queries have positives only."""
     preds = part.preds
-    if not part.shares or preds.grid is None:
+    if preds.grid is None:
         return {}
-    pairs, grid = next(iter(part.shares.values())).pairs, preds.grid
+    pairs, grid = part.pairs, preds.grid
     prefix = "" if only or grid.total_levels not in (None, len(grid.shapes)) else f"{part.label}/"
     found: dict[str, np.ndarray | list[str]] = {}
     boxes = _upright(targets.boxes[image, slot])
     for index, stride in enumerate(grid.level_strides):
         on_level = pairs.valid & (grid.level[pairs.anchor] == index)
-        found[f"{prefix}cells_s{stride}"] = _host(_cells_inside(boxes, grid.shapes[index], stride))
-        found[f"{prefix}positives_s{stride}"] = _host(_count(pairs, on_level, targets)[image, slot])
+        found[f"{prefix}cells_s{stride}"] = host(_cells_inside(boxes, grid.shapes[index], stride))
+        found[f"{prefix}positives_s{stride}"] = host(_count(pairs, on_level, targets)[image, slot])
     return found
 
 
@@ -372,10 +373,8 @@ def _positives(parts: Sequence["Part"], targets: Targets, image: Tensor, slot: T
     """Pairs of each object over all predictions."""
     counts = torch.zeros_like(targets.labels)
     for part in parts:
-        if part.shares:
-            pairs = next(iter(part.shares.values())).pairs
-            counts = counts + _count(pairs, pairs.valid, targets)
-    return _host(counts[image, slot])
+        counts = counts + _count(part.pairs, part.pairs.valid, targets)
+    return host(counts[image, slot])
 
 
 def _object_gradients(parts: Sequence["Part"], targets: Targets, image: Tensor, slot: Tensor) -> np.ndarray:
@@ -383,22 +382,23 @@ def _object_gradients(parts: Sequence["Part"], targets: Targets, image: Tensor, 
     batch, slots = targets.labels.shape
     squares = torch.zeros(batch * max(slots, 1), dtype=torch.float64, device=image.device)
     for part in parts:
-        if part.gradients is None or not part.shares:
+        if part.gradients is None:
             continue
-        pairs = next(iter(part.shares.values())).pairs
+        pairs = part.pairs
         # A candidate that an object claims twice counts once.
         keys = torch.stack((pairs.image * slots + pairs.target, pairs.image, pairs.anchor))[:, pairs.valid].unique(
             dim=1
         )
         squares.index_add_(0, keys[0], part.gradients[keys[1], keys[2]].square())
-    return _host(squares[: batch * slots].view(batch, slots)[image, slot].sqrt())
+    return host(squares[: batch * slots].view(batch, slots)[image, slot].sqrt())
 
 
 # -- shared --------------------------------------------------------------------------------------------------------
 
 
-def _class_columns(labels: Tensor, names: Sequence[str]) -> dict[str, np.ndarray | list[str]]:
-    return {"label": _host(labels), "class": [_name(label, names) for label in labels.tolist()]}
+def class_columns(labels: Tensor, names: Sequence[str]) -> dict[str, np.ndarray | list[str]]:
+    """Class index and name."""
+    return {"label": host(labels), "class": [_name(label, names) for label in labels.tolist()]}
 
 
 def _name(label: int, names: Sequence[str]) -> str:
@@ -411,11 +411,11 @@ def _box_columns(boxes: Tensor) -> dict[str, np.ndarray | list[str]]:
     wide, high = (boxes[:, 2:4] if boxes.shape[-1] == 5 else upright[:, 2:] - upright[:, :2]).unbind(dim=1)
     side = (wide.clamp(min=0) * high.clamp(min=0)).sqrt()
     columns: dict[str, np.ndarray | list[str]] = {
-        name: _host(upright[:, i]) for i, name in enumerate(("x1", "y1", "x2", "y2"))
+        name: host(upright[:, i]) for i, name in enumerate(("x1", "y1", "x2", "y2"))
     }
-    columns |= {"w": _host(wide), "h": _host(high), "side": _host(side)}
+    columns |= {"w": host(wide), "h": host(high), "side": host(side)}
     if boxes.shape[-1] == 5:
-        columns["theta"] = _host(boxes[:, 4])
+        columns["theta"] = host(boxes[:, 4])
     columns["size"] = ["small" if s < SMALL else "medium" if s < MEDIUM else "large" for s in side.tolist()]
     return columns
 
@@ -430,5 +430,6 @@ def _upright(boxes: Tensor) -> Tensor:
     return torch.stack((cx - half_x, cy - half_y, cx + half_x, cy + half_y), dim=-1)
 
 
-def _host(tensor: Tensor) -> np.ndarray:
+def host(tensor: Tensor) -> np.ndarray:
+    """The tensor as an array."""
     return tensor.detach().cpu().numpy()

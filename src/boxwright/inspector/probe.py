@@ -18,12 +18,15 @@ from boxwright.inspector.columns import (
     term_table,
     whole_image_tables,
 )
+from boxwright.inspector.fates import candidate_table, fate_columns
 from boxwright.inspector.leaves import Leaves, row_norms, with_leaves
 from boxwright.inspector.shares import Shares, shares_of
 from boxwright.inspector.table import Table
+from boxwright.losses.assign.trace import trace_of
 from boxwright.losses.criterion import Criterion
 from boxwright.losses.image_level import ImageCriterion
 from boxwright.structures import (
+    Assignment,
     ImageOutputs,
     ImageTargets,
     LossBreakdown,
@@ -33,6 +36,7 @@ from boxwright.structures import (
 )
 
 WORST = 100  # background candidates that are listed
+SHOWN = 48  # best candidates of each object that are listed, beside its positives and those it lost
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,7 @@ class Inspection:
     terms: Table  # one row per item of the loss: what objects, background and whole images pay, and its gradient
     objects: Table  # one row per object: positives by level, loss by item, gradient
     pairs: Table  # one row per matched pair: where it is, how well it fits, loss by item, gradient
+    candidates: Table  # the best candidates of each object with score, overlap, metric, rank and fate
     background: Table  # the costliest unmatched candidates and the label nearest to each
     images: Table  # one row per image
     names: tuple[str, ...]
@@ -60,6 +65,7 @@ class Part:
 
     label: str  # "main", "decoder3"
     preds: Predictions
+    pairs: Assignment
     shares: Mapping[str, Shares]  # by full item name, "main/box"
     gradients: Tensor | None  # (B, A) length of the total's gradient at every candidate
 
@@ -73,6 +79,7 @@ def inspect(
     names: Sequence[str] = (),
     paths: Sequence[str] = (),
     worst: int = WORST,
+    shown: int = SHOWN,
     gradients: bool = True,
 ) -> Inspection:
     """Runs the criterion as training does and says who pays what. Nothing given is changed.
@@ -85,6 +92,7 @@ def inspect(
         names: of the classes.
         paths: of the images.
         worst: unmatched candidates that are listed.
+        shown: best candidates of each object that are listed; 0 leaves out why candidates were not chosen.
         gradients: also measure gradients: one backward pass for the total and one for every item.
 
     Raises:
@@ -100,18 +108,27 @@ def inspect(
         total = breakdown.total
     parts = _parts(leaves, breakdown, total, own, targets, gradients)
     scale = float(breakdown.scale)
-    shown = tuple(str(path) for path in paths) or ("",) * len(targets.labels)
+    files = tuple(str(path) for path in paths) or ("",) * len(targets.labels)
     labels = tuple(names)
+    objects = object_table(parts, targets, scale, labels, files)
+    candidates = Table({})
+    if shown > 0:
+        traces = [
+            (part, trace_of(own.rules[part.preds.role].assigner, part.preds, targets, part.pairs)) for part in parts
+        ]
+        candidates = candidate_table(traces, targets, labels, files, shown)
+        objects = objects.with_columns(fate_columns(traces, targets))
     return Inspection(
         total=float(total.detach()),
         scale=scale,
         terms=term_table(parts, breakdown, _item_gradients(breakdown, leaves) if gradients else {}),
-        objects=object_table(parts, targets, scale, labels, shown),
-        pairs=pair_table(parts, targets, scale, labels, shown),
-        background=background_table(parts, targets, scale, labels, shown, worst),
-        images=image_table(parts, targets, scale, shown),
+        objects=objects,
+        pairs=pair_table(parts, targets, scale, labels, files),
+        candidates=candidates,
+        background=background_table(parts, targets, scale, labels, files, worst),
+        images=image_table(parts, targets, scale, files),
         names=labels,
-        paths=shown,
+        paths=files,
         image_size=outputs.final.image_size,
     )
 
@@ -131,7 +148,7 @@ def _parts(
             if item.name.rpartition("/")[0] == preds.label
         }
         norms = row_norms(tuple(found.get(id(leaf)) for leaf in own)) if gradients else None
-        parts.append(Part(preds.label, preds, shares, norms))
+        parts.append(Part(preds.label, preds, pairs, shares, norms))
     return parts
 
 
@@ -177,6 +194,7 @@ def _whole_images(
         terms=terms,
         objects=empty,
         pairs=empty,
+        candidates=empty,
         background=empty,
         images=images,
         names=tuple(names),

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from boxwright.config import component
 from boxwright.errors import ConfigError, ShapeError
+from boxwright.losses.assign.trace import Trace, build_trace
 from boxwright.ops.collective import sum_over_ranks, world_size
 from boxwright.ops.prior_matches import check_prior_matches, lay_out_prior_matches, rows_of_grid
 from boxwright.structures import Assignment, Grid, Predictions, Targets, at_least_float32
@@ -58,6 +59,38 @@ class AnchorRatio:
             return targets
         found = lay_out_prior_matches(targets, grid, self.ratio, self.bias)
         return replace(targets, prior_matches=found.to(targets.boxes.device))
+
+    @torch.no_grad()
+    def trace(self, preds: Predictions, targets: Targets, pairs: Assignment) -> Trace:
+        """Every prior in the cell of each object's centre, and all pairs; the metric is minus the larger side ratio.
+
+        Syncs.
+        """
+        grid = preds.cells
+        image, slot = targets.valid.nonzero(as_tuple=True)
+        size = (targets.boxes[image, slot, 2:] - targets.boxes[image, slot, :2]).to(at_least_float32(preds.logits[:0]))
+        centre = (targets.boxes[image, slot, :2] + targets.boxes[image, slot, 2:]) / 2
+        anchors, first = [], 0
+        for index, (rows, columns) in enumerate(grid.shapes):
+            stride, priors = grid.level_strides[index], len(grid.level_priors[index])
+            column, row = ((centre[:, i] / stride).floor().long() for i in (0, 1))
+            cell = row.clamp(0, rows - 1) * columns + column.clamp(0, columns - 1)
+            prior = torch.arange(priors, device=cell.device)
+            place = prior * (rows * columns) + cell[:, None] if grid.prior_first else cell[:, None] * priors + prior
+            anchors.append(first + place)
+            first += grid.level_sizes[index]
+        looked = torch.cat(anchors, dim=1)
+        count = looked.shape[1]
+        rows_of = torch.stack((image.repeat_interleave(count), slot.repeat_interleave(count), looked.flatten()))
+        held = torch.stack((pairs.image, pairs.target, pairs.anchor))
+        rows_of = torch.cat((rows_of, held), dim=1).unique(dim=1)
+        sizes = size.new_zeros((*targets.labels.shape, 2)).index_put((image, slot), size)[rows_of[0], rows_of[1]]
+        assert grid.prior_wh is not None
+        ratio = sizes / grid.prior_wh[rows_of[2]].to(sizes.dtype)
+        metric = -torch.maximum(ratio, 1 / ratio).amax(dim=-1)
+        unknown = torch.full_like(metric, torch.nan)
+        columns_of = (rows_of[0], rows_of[1], rows_of[2], unknown, unknown, metric)
+        return build_trace(preds, pairs, *columns_of, asked=0, otherwise="ratio_over_limit")
 
     @torch.no_grad()
     def __call__(self, preds: Predictions, targets: Targets) -> Assignment:

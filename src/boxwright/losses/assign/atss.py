@@ -11,6 +11,7 @@ from torch import Tensor
 from boxwright.config import component
 from boxwright.errors import ConfigError
 from boxwright.losses.assign.around_centres import Objects, cells_of_level, decoded_boxes, within, won_pairs
+from boxwright.losses.assign.trace import Trace, build_trace, code_of
 from boxwright.ops.candidates import BORDER
 from boxwright.ops.collective import sum_over_ranks
 from boxwright.ops.objects import with_objects
@@ -81,6 +82,25 @@ class ATSS:
         weight = torch.where(valid, weight, torch.zeros_like(weight))
         normalizer = sum_over_ranks(weight.sum()).clamp(min=1)
         return Assignment(image, flat, objects.slot[owner], valid, weight, normalizer)
+
+    @torch.no_grad()
+    def trace(self, preds: Predictions, targets: Targets, pairs: Assignment) -> Trace:
+        """The nearest priors of each object; overlap and metric are those of the prior. Syncs."""
+        grid = preds.cells
+        objects = Objects.of("ATSS", preds, targets)
+        anchor = torch.cat([self._nearest(grid, level, objects) for level in range(len(grid.shapes))], dim=1)
+        points = grid.points.to(objects.box.dtype)[anchor]
+        iou = paired_overlap(self._priors(grid, anchor, points), objects.box[:, None])
+        mean = iou.mean(dim=1, keepdim=True)
+        spread = ((iou - mean).square().sum(dim=1, keepdim=True) / max(iou.shape[1] - 1, 1)).sqrt()
+        high, inside = iou + EPSILON >= mean + spread, within(points, objects.box, BORDER)
+        count = anchor.shape[1]
+        image, slot = (of.repeat_interleave(count) for of in (objects.image, objects.slot))
+        flat, overlap = anchor.flatten(), iou.flatten()
+        fate = torch.where(inside, code_of("below_threshold"), code_of("outside_box")).flatten()
+        asked = torch.where((high & inside).flatten(), count, 0)
+        columns = (image, slot, flat, torch.full_like(overlap, torch.nan), overlap, overlap)
+        return build_trace(preds, pairs, *columns, asked=asked, otherwise=fate)
 
     def _nearest(self, grid: Grid, level: int, objects: Objects) -> Tensor:
         """All priors of the nearest cells of a level, (N, K)."""

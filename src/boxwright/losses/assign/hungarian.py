@@ -13,16 +13,19 @@ from torch import Tensor
 
 from boxwright.config import component
 from boxwright.errors import ShapeError
+from boxwright.losses.assign.trace import Trace, build_trace
 from boxwright.losses.normalized_boxes import predicted_boxes, true_boxes
+from boxwright.ops.boxes import cxcywh_to_xyxy
 from boxwright.ops.chunks import image_chunks
 from boxwright.ops.collective import sum_over_ranks
 from boxwright.ops.constants import constant
 from boxwright.ops.objects import check_labels, with_objects
-from boxwright.ops.overlap import BoxPlanes, overlap_of_planes
+from boxwright.ops.overlap import BoxPlanes, overlap_of_planes, paired_overlap
 from boxwright.ops.scores import class_probabilities
 from boxwright.structures import Assignment, Grid, ObjectRows, Predictions, Targets, at_least_float32
 
 CACHE_COSTS = 1 << 17  # costs computed at once on a CPU: a dozen float32 values of each stay in a core's cache
+TRACED = 20  # cheapest queries of each object that a trace lists
 TINY = 1e-8  # keeps the logarithm of a probability finite; part of the definition, spec/losses C.3
 
 
@@ -84,6 +87,29 @@ class Hungarian:
             found.append(_solve(on_host[first : first + cost.numel()].reshape(cost.shape), objects.counts))
             first += cost.numel()
         return _assignments(found, objects, costs[0])
+
+    @torch.no_grad()
+    def trace(self, preds: Predictions, targets: Targets, pairs: Assignment) -> Trace:
+        """The cheapest queries of every object, and all pairs; the metric is minus the cost. Syncs."""
+        objects = with_objects(targets).objects
+        assert objects is not None
+        cost = self.costs(preds, targets, objects)
+        label = targets.labels[objects.image, objects.slot]
+        near = cost.topk(min(TRACED, cost.shape[1]), dim=1, largest=False).indices
+        row = torch.arange(len(cost), device=cost.device)
+        index = torch.full(targets.labels.shape, -1, dtype=torch.int64, device=cost.device)
+        index[objects.image, objects.slot] = row
+        held = torch.stack((index[pairs.image, pairs.target], pairs.anchor))[:, pairs.valid]
+        looked = torch.stack((row.repeat_interleave(near.shape[1]), near.flatten()))
+        row, query = torch.cat((looked, held), dim=1).unique(dim=1)
+        image, slot = objects.image[row], objects.slot[row]
+        objectness = None if preds.objectness is None else preds.objectness[image, query]
+        scores = class_probabilities(preds.logits[image, query], preds.exclusive, objectness)
+        corners = cxcywh_to_xyxy(predicted_boxes(preds)[image, query])
+        overlap = paired_overlap(corners, cxcywh_to_xyxy(true_boxes(preds, targets, image, slot)), "iou")
+        score = scores.gather(1, label[row][:, None])[:, 0]
+        columns = (image, slot, query, score, overlap, -cost[row, query])
+        return build_trace(preds, pairs, *columns, otherwise="not_chosen")
 
     @torch.no_grad()
     def costs(self, preds: Predictions, targets: Targets, objects: ObjectRows) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 from boxwright.config import component
 from boxwright.errors import ConfigError
 from boxwright.losses.assign.around_centres import Objects, cells_of_level, decoded_boxes, within, won_pairs
+from boxwright.losses.assign.trace import Trace, build_trace, code_of
 from boxwright.losses.entries import Background, background_and_entries
 from boxwright.losses.functional import class_chunks
 from boxwright.ops.candidates import BORDER
@@ -93,6 +94,27 @@ class SimOTA:
         owner = owner[row]
         normalizer = sum_over_ranks(weight.sum()).clamp(min=1)
         return Assignment(objects.image[owner], picked[row], objects.slot[owner], valid, weight, normalizer)
+
+    @torch.no_grad()
+    def trace(self, preds: Predictions, targets: Targets, pairs: Assignment) -> Trace:
+        """Every cell near each object's centre; the metric is minus the cost. Syncs."""
+        grid = preds.cells
+        objects = Objects.of("SimOTA", preds, targets)
+        anchor, near = self._near(grid, objects)
+        iou = paired_overlap(decoded_boxes(preds)[objects.image[:, None], anchor], objects.box[:, None])
+        cost = self.class_gain * self._class_cost(preds, objects, anchor) - self.iou_gain * (iou + TINY).log()
+        inside = within(grid.points.to(objects.box.dtype)[anchor], objects.box, BORDER)
+        cost = cost.double() + OUTSIDE * ~inside
+        best = torch.where(near, iou, 0.0).topk(min(self.topk, iou.shape[1]), dim=1).values.sum(dim=1)
+        wanted = best.to(torch.int64).clamp(min=1)
+        row, column = near.nonzero(as_tuple=True)
+        image, slot, cell = objects.image[row], objects.slot[row], anchor[row, column]
+        objectness = None if preds.objectness is None else preds.objectness[image, cell]
+        scores = class_probabilities(preds.logits[image, cell], preds.exclusive, objectness)
+        score = scores.gather(1, objects.label[row][:, None])[:, 0]
+        columns = (image, slot, cell, score, iou[row, column], -cost[row, column].to(iou.dtype))
+        fate = torch.where(inside[row, column], code_of("outside_topk"), code_of("outside_box"))
+        return build_trace(preds, pairs, *columns, asked=wanted[row], otherwise=fate)
 
     def _near(self, grid: Grid, objects: Objects) -> tuple[Tensor, Tensor]:
         """Candidates around every centre, (N, K), and which of them are near enough."""

@@ -17,6 +17,7 @@ from boxwright.losses.assign.keypoint_fit import KeypointFit
 from boxwright.losses.assign.mask_fit import MaskFit
 from boxwright.losses.assign.scene import AssignOverlap, Scene
 from boxwright.losses.assign.topk import among_best, by_object_then_best, expand
+from boxwright.losses.assign.trace import Trace, build_trace, code_of, nearest_cells
 from boxwright.losses.functional import power
 from boxwright.ops.candidates import RUN_CELLS, LayoutRules, check_candidates, lay_out_candidates
 from boxwright.ops.collective import sum_over_ranks
@@ -131,6 +132,66 @@ class TaskAligned:
             part.index_select(0, order) for part in (image, anchor, target, alive, weight)
         )
         return Assignment(image, anchor, target, alive, weight, sum_over_ranks(weight.sum()).clamp(min=1))
+
+    @torch.no_grad()
+    def trace(self, preds: Predictions, targets: Targets, pairs: Assignment) -> Trace:
+        """Every cell inside each object, with what came of it; `pairs` are what a call returned. Syncs.
+
+        Cells on levels that `level_range` leaves out are listed too. An object that holds no cell has one row a level:
+        the cell nearest to its centre.
+        """
+        rules = self._layout_rules(preds.cells)
+        every = replace(targets, candidates=None)
+        candidates = lay_out_candidates(every, preds.cells, rules._replace(level_range=None)).to(targets.boxes.device)
+        scene = Scene.of(preds, targets, candidates, self.overlap)
+        overlap, metric = self._score(scene, preds, replace(targets, candidates=candidates))
+        cells = scene.cells()
+        score = scene.scores(scene.owner, cells)
+        place = (scene.lane < candidates.run_length).flatten().nonzero()[:, 0]
+        cell, owner = cells.flatten()[place], scene.owner_of(place)
+        image = torch.div(cell, scene.num_anchors, rounding_mode="floor")
+        anchor, slot = cell - image * scene.num_anchors, scene.slot[owner]
+        columns = [of.flatten()[place] for of in (score, overlap, metric)]
+        fate = self._fates(targets, preds, rules, image, slot, anchor, columns[2])
+        columns[2] = columns[2].masked_fill(fate == code_of("outside_level_range"), -1.0)
+        missed = nearest_cells(preds, targets, image, slot)
+        none = torch.full_like(missed.anchor, torch.nan, dtype=columns[0].dtype)
+        outside = torch.full_like(missed.anchor, code_of("outside_box"))
+        rows = ((image, missed.image), (slot, missed.slot), (anchor, missed.anchor))
+        found = build_trace(
+            preds,
+            pairs,
+            *(torch.cat(parts) for parts in rows),
+            *(torch.cat((column, none)) for column in columns),
+            asked=self.topk,
+            otherwise=torch.cat((fate, outside)),
+        )
+        second = (found.fate == code_of("outside_topk")) & (found.rank < self.topk)
+        return replace(found, fate=torch.where(second, code_of("outside_second_topk"), found.fate))
+
+    def _fates(
+        self,
+        targets: Targets,
+        preds: Predictions,
+        rules: LayoutRules,
+        image: Tensor,
+        slot: Tensor,
+        anchor: Tensor,
+        metric: Tensor,
+    ) -> Tensor:
+        """What each cell is when it is neither positive nor lost."""
+        fate = torch.where(metric == 0, code_of("no_metric"), code_of("outside_topk"))
+        if rules.level_range is None:
+            return fate
+        allowed = lay_out_candidates(replace(targets, candidates=None), preds.cells, rules)
+        anchors, cells = preds.logits.shape[1], allowed.object_runs
+        owner = allowed.objects.repeat_interleave(cells)
+        lane = torch.arange(RUN_CELLS)[:, None]
+        inside = (lane < allowed.run_length).flatten()
+        first = (allowed.run_first + lane).flatten()[inside]
+        key = owner.expand(RUN_CELLS, -1).flatten()[inside] * anchors + first % anchors
+        mine = (image * targets.labels.shape[1] + slot) * anchors + anchor
+        return torch.where(torch.isin(mine, key.to(mine.device)), fate, code_of("outside_level_range"))
 
     def _layout_rules(self, grid: Grid) -> LayoutRules:
         second = float(grid.level_strides[:2][-1])
