@@ -68,7 +68,7 @@ def object_table(
         **_box_columns(targets.boxes[image, slot]),
     }
     total = torch.zeros(len(image), dtype=torch.float64, device=image.device)
-    items: dict[str, np.ndarray] = {}
+    items: dict[str, np.ndarray | list[str]] = {}
     for part in parts:
         columns |= _level_columns(part, targets, image, slot, only=len(parts) == 1)
         for name, share in part.shares.items():
@@ -78,7 +78,7 @@ def object_table(
     columns["positives"] = _positives(parts, targets, image, slot)
     columns["loss"] = host(total)
     columns["gradient"] = _object_gradients(parts, targets, image, slot)
-    return Table(columns | items)
+    return Table({**columns, **items})
 
 
 def pair_table(
@@ -208,7 +208,7 @@ def _pairs_of(part: "Part", targets: Targets, scale: float, names: Sequence[str]
         **_distance_columns(preds, image, anchor, wanted),
     }
     total = torch.zeros(len(rows), dtype=torch.float64, device=rows.device)
-    items = {}
+    items: dict[str, np.ndarray | list[str]] = {}
     for name, share in part.shares.items():
         value = share.of_pairs[rows] * share.item.gain * scale
         total = total + value
@@ -216,7 +216,7 @@ def _pairs_of(part: "Part", targets: Targets, scale: float, names: Sequence[str]
     columns["loss"] = host(total)
     if part.gradients is not None:
         columns["gradient"] = host(part.gradients[image, anchor])
-    return Table(columns | items)
+    return Table({**columns, **items})
 
 
 def _of_rows(pairs: Assignment, rows: Tensor) -> Assignment:
@@ -309,7 +309,7 @@ def _nearest(boxes: Tensor, image: Tensor, targets: Targets, names: Sequence[str
     slot, label = torch.full_like(image, -1), torch.full_like(image, -1)
     overlap = torch.zeros(len(image), dtype=found.dtype, device=found.device)
     gap = torch.full_like(overlap, torch.inf)
-    for one in image.unique().tolist():
+    for one in image.unique().tolist():  # type: ignore[no-untyped-call]
         rows, slots = (image == one).nonzero()[:, 0], targets.valid[one].nonzero()[:, 0]
         if not len(slots):
             continue

@@ -83,7 +83,7 @@ class AnchorRatio:
         count = looked.shape[1]
         rows_of = torch.stack((image.repeat_interleave(count), slot.repeat_interleave(count), looked.flatten()))
         held = torch.stack((pairs.image, pairs.target, pairs.anchor))
-        rows_of = torch.cat((rows_of, held), dim=1).unique(dim=1)
+        rows_of = torch.cat((rows_of, held), dim=1).unique(dim=1)  # type: ignore[no-untyped-call]
         sizes = size.new_zeros((*targets.labels.shape, 2)).index_put((image, slot), size)[rows_of[0], rows_of[1]]
         assert grid.prior_wh is not None
         ratio = sizes / grid.prior_wh[rows_of[2]].to(sizes.dtype)

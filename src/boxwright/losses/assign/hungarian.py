@@ -101,7 +101,7 @@ class Hungarian:
         index[objects.image, objects.slot] = row
         held = torch.stack((index[pairs.image, pairs.target], pairs.anchor))[:, pairs.valid]
         looked = torch.stack((row.repeat_interleave(near.shape[1]), near.flatten()))
-        row, query = torch.cat((looked, held), dim=1).unique(dim=1)
+        row, query = torch.cat((looked, held), dim=1).unique(dim=1)  # type: ignore[no-untyped-call]
         image, slot = objects.image[row], objects.slot[row]
         objectness = None if preds.objectness is None else preds.objectness[image, query]
         scores = class_probabilities(preds.logits[image, query], preds.exclusive, objectness)
