@@ -386,9 +386,8 @@ def _object_gradients(parts: Sequence["Part"], targets: Targets, image: Tensor, 
             continue
         pairs = part.pairs
         # A candidate that an object claims twice counts once.
-        keys = torch.stack((pairs.image * slots + pairs.target, pairs.image, pairs.anchor))[:, pairs.valid].unique(
-            dim=1
-        )
+        rows = torch.stack((pairs.image * slots + pairs.target, pairs.image, pairs.anchor))[:, pairs.valid]
+        keys = rows.unique(dim=1)  # type: ignore[no-untyped-call]
         squares.index_add_(0, keys[0], part.gradients[keys[1], keys[2]].square())
     return host(squares[: batch * slots].view(batch, slots)[image, slot].sqrt())
 
