@@ -382,7 +382,7 @@ def main() -> None:
     """Measure, print and keep."""
     parser = arguments(__doc__)
     parser.add_argument("--families", nargs="+", default=list(FAMILIES), choices=list(FAMILIES))
-    parser.add_argument("--objects", type=int, help="only questions with so many objects in every image")
+    parser.add_argument("--objects", type=int, nargs="+", help="only questions with so many objects in every image")
     parser.add_argument("--no-peer", action="store_true", help="our side only")
     parser.add_argument("--compile", action="store_true", help="our side through torch.compile, inductor, one graph")
     options = parser.parse_args()
@@ -393,7 +393,7 @@ def main() -> None:
     print(machine(), f"heap {heap}")
     for family in options.families:
         for question in questions(family):
-            if options.objects and options.objects != question.counts[0]:
+            if options.objects and question.counts[0] not in options.objects:
                 continue
             row = measure(family, question, options.repeats, with_peer=not options.no_peer)
             print("  ".join(f"{key} {value}" for key, value in row.items()), flush=True)

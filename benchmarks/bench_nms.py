@@ -22,6 +22,7 @@ from boxwright.config import component
 from boxwright.ops.boxes import cxcywh_to_xyxy
 from boxwright.ops.grid import grid_for_image
 from boxwright.structures import Predictions
+from boxwright.tasks.base import SelectOptions
 from boxwright.tasks.postprocess import Kept, postprocess
 from harness import allocation_peak, arguments, machine, medians, record, warm_heap
 
@@ -122,7 +123,9 @@ def measure(question: Question, repeats: int) -> dict[str, Any]:
     preds = scene(question)
 
     def ours() -> list[Kept]:
-        return postprocess(preds, conf=question.conf, iou=0.7, max_det=300, multi_label=question.multi_label)
+        return postprocess(
+            preds, SelectOptions(conf=question.conf, iou=0.7, max_det=300, multi_label=question.multi_label)
+        )
 
     theirs = peer(question, preds)
     variants = {"ours": ours} | ({} if theirs is None else {"peer": theirs})

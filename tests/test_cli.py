@@ -437,10 +437,11 @@ def test_the_results_table_leaves_out_classes_without_objects_and_says_so():
     from boxwright.cli.tables import class_results
     from boxwright.evaluation.evaluator import EvaluationConfig, Evaluator
     from boxwright.results import Detections, GroundTruth
+    from boxwright.vocabulary import Vocabulary
 
     boxes = torch.tensor([[0.0, 0, 10, 10], [20.0, 20, 40, 40]])
     labels = torch.tensor([0, 2])
-    evaluator = Evaluator(("apple", "banana", "cherry"), EvaluationConfig())
+    evaluator = Evaluator(Vocabulary(names=("apple", "banana", "cherry")), EvaluationConfig())
     evaluator.update(
         [Detections(boxes, torch.tensor([0.9, 0.8]), labels, ("apple", "banana", "cherry"), (64, 64))],
         [GroundTruth(boxes, labels, (64, 64))],

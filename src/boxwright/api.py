@@ -23,18 +23,24 @@ from boxwright.data.sample import DatasetHeader, Split
 from boxwright.engine.assemble import expect_labels
 from boxwright.engine.logs import Listener, counted_stage
 from boxwright.engine.precision import choose_device, default_workers
+from boxwright.engine.export import SUFFIXES, ExportSettings
+from boxwright.engine.export import export as write_export
+from boxwright.engine.importing import Imported
+from boxwright.engine.importing import import_checkpoint as run_import
 from boxwright.engine.predictor import Predictor
 from boxwright.engine.recipe import Recipe
 from boxwright.engine.runfolder import free_folder
+from boxwright.engine.runtime import ExportedModel, is_exported, load_exported
 from boxwright.engine.trainer import Trainer
 from boxwright.engine.validator import Validation
 from boxwright.engine.validator import validate as run_validation
+from boxwright.engine.verify import DRAWN, Difference, compare, drawn_images
 from boxwright.errors import CheckpointError, ConfigError
 from boxwright.evaluation.result import EvaluationResult
 from boxwright.losses.criterion import Criterion
 from boxwright.models.detector import Detector
 from boxwright.models.weights import load_weights, read_metadata
-from boxwright.presets import preset
+from boxwright.presets import PRESETS, preset
 from boxwright.results import Detections
 from boxwright.structures import LossBreakdown, Outputs
 from boxwright.vocabulary import Vocabulary
@@ -150,7 +156,7 @@ def train(
 class Model:
     """A trained detector: call it on an image, or on a list of images."""
 
-    detector: Detector
+    detector: Detector | ExportedModel
     recipe: Recipe
     names: tuple[str, ...]
     class_ids: tuple[int, ...]  # the dataset's own id of each class
@@ -195,11 +201,13 @@ class Model:
             if name not in known:
                 raise ConfigError(f"{name}: unknown option of prediction{suggest(name, known)}")
         # An in-place change of a tensor, such as an optimizer step, raises its version.
-        weights = sum(tensor._version for tensor in self.detector.state_dict().values())
+        exported = isinstance(self.detector, ExportedModel)
+        weights = 0 if exported else sum(tensor._version for tensor in self.detector.state_dict().values())
+        options = {"fit": self.recipe.data.fit, "minimal": not exported or self.detector.dynamic} | options
         key = (imgsz, weights, repr(sorted(options.items())))
         if key not in self._ready:
             self._ready.clear()
-            size = imgsz or self.recipe.data.imgsz
+            size = imgsz or (self.detector.imgsz if exported else self.recipe.data.imgsz)
             self._ready[key] = Predictor(self.detector, self.vocabulary, size, **options)
         return self._ready[key]
 
@@ -219,6 +227,9 @@ class Model:
             DataError: the dataset cannot be read, has no such split, or other classes.
         """
         source = None if data is None else _absolute(data)
+        exported = isinstance(self.detector, ExportedModel)
+        if exported and not self.detector.dynamic and keywords.get("imgsz") is None:
+            keywords["imgsz"] = self.detector.imgsz
         chosen = configure(self.recipe, settings, source=source, **keywords)
         if not chosen.data.source:
             raise ConfigError("data.source: these weights name no dataset; say which one to use")
@@ -234,13 +245,14 @@ class Model:
             batch=chosen.evaluation.batch or 2 * chosen.train.batch,
             workers=default_workers(device) if chosen.train.workers is None else chosen.train.workers,
             stride=max(self.detector.strides),
+            square=exported and not self.detector.dynamic,
         )
         return run_validation(
             self.detector,
             loader,
             vocabulary=self.vocabulary,
             config=chosen.evaluation,
-            criterion=self.criterion,
+            criterion=None if exported else self.criterion,
             device=device,
             precision=chosen.train.precision,
             listener=listener,
@@ -262,7 +274,13 @@ def load(path: str | Path) -> Model:
         CheckpointError: there is no such file, or it is not a boxwright checkpoint.
     """
     file = weights_of(Path(path).expanduser())
+    if is_exported(file):
+        return _load_exported(file)
     metadata = read_metadata(file)
+    if "part" in metadata:
+        raise CheckpointError(
+            f"{file}: holds only the {metadata['part']} of a network; start a training from it: boxwright train --weights"
+        )
     missing = [key for key in ("recipe", "names", "class_ids") if key not in metadata]
     if missing:
         raise CheckpointError(f"{file}: its metadata lack {', '.join(missing)}; expected weights written by boxwright")
@@ -371,3 +389,62 @@ def _is_one_image(source: object) -> bool:
         path = Path(source).expanduser()
         return path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
     return isinstance(source, np.ndarray) or hasattr(source, "getbands")
+
+
+def import_checkpoint(source: str | Path, out: str | Path | None = None, **options: Any) -> Imported:
+    """A checkpoint of another code base as boxwright weights, with a report; nothing in the file is run.
+
+    Without `out` they are written beside it, as `.safetensors`. Options are those of
+    `boxwright.engine.importing.import_checkpoint`: `names`, `preset`, `keypoints`, `exclusive`, `task`.
+
+    Raises:
+        CheckpointError: the file is damaged, refused, not known, or does not fit.
+    """
+    file = Path(source).expanduser()
+    target = file.with_name(f"{file.stem}.boxwright.safetensors") if out is None else Path(out)
+    return run_import(file, target, recipe_of=preset, presets=list(PRESETS), **options)
+
+
+def export(model: Model, out: str | Path | None = None, settings: ExportSettings | None = None) -> Model:
+    """Writes a model for another runtime, by default beside its weights, and opens the file.
+
+    Raises:
+        ExportError: the model cannot be written like this, or a package is missing.
+        CheckpointError: the model is an exported file already.
+    """
+    if isinstance(model.detector, ExportedModel):
+        raise CheckpointError(f"{model.path}: is exported already; expected weights (.safetensors)")
+    settings = settings or ExportSettings()
+    target = model.path.with_suffix(SUFFIXES[settings.format]) if out is None else Path(out)
+    return load(write_export(model.detector, model.recipe, model.vocabulary, target, settings))
+
+
+def _load_exported(file: Path) -> Model:
+    exported = load_exported(file)
+    vocabulary = exported.vocabulary
+    return Model(
+        detector=exported,
+        recipe=exported.recipe,
+        names=vocabulary.names,
+        class_ids=vocabulary.class_ids or tuple(range(len(vocabulary.names))),
+        path=file,
+        epoch=0,
+    )
+
+
+def verify(model: Model, exported: Model, data: str | Path | None = None, *, images: int = DRAWN) -> list[Difference]:
+    """The largest difference of every output of an exported file from its weights, on drawn images or those of `data`.
+
+    Raises:
+        ExportError: the outputs are not the same ones.
+        DataError: the dataset cannot be read.
+    """
+    if isinstance(model.detector, ExportedModel) or not isinstance(exported.detector, ExportedModel):
+        raise CheckpointError("verify: expected weights and their exported file")
+    side = exported.detector.imgsz
+    if data is None:
+        return compare(exported.detector, model.detector, drawn_images(side, images))
+    chosen = configure(model.recipe, source=_absolute(data), imgsz=side)
+    records = read_split(open_dataset(chosen.data.source, chosen.data.names), "val", chosen.data)
+    loader = val_loader(records, chosen.data, batch=images, workers=0, stride=max(model.detector.strides), square=True)
+    return compare(exported.detector, model.detector, next(iter(loader)).images.float() / 255)

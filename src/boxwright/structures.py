@@ -450,8 +450,8 @@ class Predictions:
             return at_least_float32(self.angle[images])
         if self.grid is None or self.grid.prior_wh is None:
             return None
-        raw = at_least_float32(self.box_raw[images][..., :0])
-        return self.grid.prior_wh.to(raw.dtype).expand(*raw.shape[:2], 2)
+        dtype = at_least_float32(self.box_raw[:0]).dtype
+        return self.grid.prior_wh.to(dtype).expand(*self.box_raw[images].shape[:2], 2)
 
     def _size_as_cell(self, raw: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
         """For queries a decoder's point is the image's (W, H) and its stride is 1."""

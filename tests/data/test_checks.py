@@ -125,3 +125,28 @@ def test_real_bccd_names_the_two_zero_area_boxes(shared_data):
         "val": 87,
         "test": 72,
     }
+
+
+def test_labels_are_checked_for_the_task_of_the_dataset(yolo):
+    yolo.write(
+        {"a.jpg": "0 .5 .5 .2 .2 1.5 .5 2\n"}, val={"v.jpg": "0 .5 .5 .2 .2 .5 .5 2\n"}, extra="kpt_shape: [1, 3]\n"
+    )
+
+    check = check_dataset(yolo.yaml)
+
+    assert "keypoint_out_of_range" in codes(check)
+    assert check.to_dict()["task"] == "pose"
+
+
+def test_a_task_that_the_labels_cannot_hold_is_a_finding(yolo):
+    yolo.write({"a.jpg": GOOD})
+
+    check = check_dataset(yolo.yaml, DataConfig(task="pose"))
+
+    assert codes(check) == ["cannot_read", "cannot_read"]
+    assert not check.ok
+
+
+@pytest.mark.parametrize("name", ["coco-mini/instance_segmentation", "coco-keypoints", "dota-mini"])
+def test_real_data_of_every_task_can_be_trained_on(shared_data, name):
+    assert check_dataset(shared_data(name)).ok

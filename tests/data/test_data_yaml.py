@@ -222,3 +222,59 @@ def test_exclusive_classes(header, text, expected):
 def test_exclusive_that_is_not_true_or_false_is_named(header, value):
     with pytest.raises(DataError, match=r"line 4: exclusive: expected true .* or false, got"):
         header(f"{SPLITS}names: [a, b]\nexclusive: {value}\n")
+
+
+POSE = "names: [cat]\nkpt_shape: [3, 3]\n"
+
+
+def test_keypoints_with_names_pairs_and_skeleton(header):
+    result = header(SPLITS + POSE + "flip_idx: [0, 2, 1]\nkpt_names: [nose, a, b]\nskeleton: [[0, 1], [0, 2]]\n")
+
+    points = result.keypoints
+    assert (points.count, points.dims, points.names) == (3, 3, ("nose", "a", "b"))
+    assert (points.flip, points.skeleton) == ((0, 2, 1), ((0, 1), (0, 2)))
+    assert result.task == "pose"
+
+
+def test_case34_without_flip_idx_pairs_come_from_the_names_or_are_unknown(header):
+    assert header(SPLITS + POSE).keypoints.flip is None
+    assert header(SPLITS + POSE + "kpt_names: {0: [nose, left_eye, right_eye]}").keypoints.flip == (0, 2, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        pytest.param(POSE + "flip_idx: [0, 1]", "line 5: flip_idx: expected 3 indices", id="case34-length"),
+        pytest.param(
+            POSE + "flip_idx: [1, 2, 0]", "flip_idx: expected an order of 0 to 2 that undoes", id="case34-cycle"
+        ),
+        pytest.param(POSE + "flip_idx: [0, 1, 1]", "flip_idx: expected an order of 0 to 2", id="case34-twice"),
+        pytest.param(POSE + "flip_idx: [0, x, 1]", "flip_idx: expected a list of indices", id="case34-words"),
+        pytest.param(POSE + "kpt_names: [nose]", "kpt_names: expected 3 names", id="few-names"),
+        pytest.param(POSE + "kpt_names: {0: [a, b, c], 1: [a, b, d]}", "same list of names", id="differing-names"),
+        pytest.param(POSE + "skeleton: [[0, 3]]", "skeleton: expected indices from 0 to 2", id="skeleton-range"),
+        pytest.param(POSE + "skeleton: [0, 1]", "skeleton: expected a list of indices", id="skeleton-form"),
+        pytest.param("names: [cat]\nflip_idx: [0]", "flip_idx: given without kpt_shape", id="no-shape"),
+        pytest.param("names: [cat]\ntask: detection", "task: expected one of detect, segment", id="task"),
+        pytest.param("names: [cat]\ntask: classify", "name a folder with train/<class name>", id="task-classify"),
+        pytest.param("names: [cat]\nattributes: [red]", "line 4: attributes: expected a mapping", id="attributes-list"),
+        pytest.param(
+            "names: [cat]\nattributes: {colour: [red]}", "attributes.colour: expected at least 2", id="one-value"
+        ),
+    ],
+)
+def test_wrong_label_descriptions_are_refused_with_key_and_line(header, text, words):
+    with pytest.raises(DataError, match=words):
+        header(SPLITS + text)
+
+
+def test_attributes_and_task(header):
+    text = "names: [cat]\ntask: obb\nattributes: {colour: [red, 2], marks: {values: [dot], multi_label: true}}\n"
+
+    result = header(SPLITS + text)
+
+    assert result.task == "obb"
+    assert [(spec.name, spec.values, spec.multi_label) for spec in result.attributes] == [
+        ("colour", ("red", "2"), False),
+        ("marks", ("dot",), True),
+    ]

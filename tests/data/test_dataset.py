@@ -127,7 +127,7 @@ def test_config_is_a_component():
 
 
 def test_formats_are_one_list_with_different_names():
-    assert [form.name for form in FORMATS] == ["voc", "yolo"]
+    assert [form.name for form in FORMATS] == ["voc", "coco", "dota", "widerface", "crowdhuman", "yolo", "folder"]
     assert all(format_named(form.name) is form for form in FORMATS)
 
 

@@ -13,6 +13,7 @@ from boxwright.data.formats import open_dataset
 from boxwright.data.formats.yolo import label_path
 from boxwright.data.formats.yolo_rows import RowRules, _read_carefully, _read_clean, read_rows
 from boxwright.errors import DataError
+from boxwright.vocabulary import KeypointSpec
 
 GOOD = "1 0.25 0.25 0.1 0.1"
 RULES = RowRules({0: 0, 1: 1, 2: 2}, ("cat", "dog", "traffic light"), None, DataConfig())
@@ -219,7 +220,7 @@ def test_case26_row_with_other_bytes_is_dropped_and_the_rest_kept():
 
 
 def test_case30_pose_rows_give_their_box_and_wrong_lengths_are_dropped():
-    rules = RowRules(RULES.class_ids, RULES.names, (2, 3), DataConfig())
+    rules = RowRules(RULES.class_ids, RULES.names, KeypointSpec(count=2), DataConfig())
 
     labels = rows("0 .5 .5 .2 .2 .5 .5 2 .4 .4 1\n0 .5 .5 .2 .2\n0 .5 .5 .2 .2 .5 .5 2 .4", rules)
 

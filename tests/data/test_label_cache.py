@@ -18,6 +18,8 @@ from boxwright.data import cache as cache_module
 from boxwright.data import dataset as dataset_module
 from boxwright.data.dataset import DataConfig, read_split
 from boxwright.data.formats import open_dataset
+from boxwright.data.instance_arrays import pack_instances, unpack_instances
+from boxwright.data.sample import Instances
 
 GOOD = "1 0.25 0.25 0.1 0.1\n"
 
@@ -242,3 +244,60 @@ def test_thousands_of_files_are_read_again_in_a_moment(yolo, folder):
     # Measured 0.75 s against 2.6 s; run-time type checks of the test run cost as much again.
     assert min(times[1:]) < times[0]
     assert min(times[1:]) < 5
+
+
+def test_every_field_of_the_instances_comes_back(folder):
+    generator = np.random.default_rng(0)
+
+    def some(count, **more):
+        boxes = generator.random((count, 4), np.float32)
+        return Instances(boxes, np.arange(count), **more)
+
+    outline = tuple(generator.random((size, 2), np.float32) for size in (3, 5))
+    parts = [
+        some(2, polygons=(outline, ()), keypoints=generator.random((2, 4, 3), np.float32),
+             areas=np.ones(2, np.float32)),
+        Instances.empty(),
+        some(1, polygons=((),), attributes={"colour": np.array([1]), "marks": np.ones((1, 3), np.float32)}),
+        some(3, corners=generator.random((3, 4, 2), np.float32), weights=np.ones(3, np.float32)),
+        some(0, ignore=np.ones((2, 4), np.float32), ignore_labels=np.array([0, -1]),
+             keypoints=np.zeros((0, 4, 3), np.float32)),
+        some(0, attributes={}),
+    ]  # fmt: skip
+
+    again = unpack_instances(pack_instances(parts))
+
+    assert len(again) == len(parts)
+    for one, two in zip(parts, again, strict=True):
+        for name in ("boxes", "labels", "corners", "keypoints", "weights", "areas", "ignore", "ignore_labels"):
+            before, after = getattr(one, name), getattr(two, name)
+            assert (before is None) == (after is None), name
+            if before is not None:
+                np.testing.assert_array_equal(after, before)
+                assert after.dtype == before.dtype
+        assert (one.polygons is None) == (two.polygons is None)
+        assert [[part.tolist() for part in parts] for parts in one.polygons or ()] == [
+            [part.tolist() for part in parts] for parts in two.polygons or ()
+        ]
+        assert (one.attributes is None) == (two.attributes is None)
+        assert {name: part.tolist() for name, part in (one.attributes or {}).items()} == {
+            name: part.tolist() for name, part in (two.attributes or {}).items()
+        }
+    arrays = pack_instances(parts)
+    arrays["objects"] = arrays["objects"] + 1
+    with pytest.raises(ValueError, match="do not agree"):
+        unpack_instances(arrays)
+
+
+def test_a_second_read_of_outlines_and_keypoints_comes_from_the_cache(yolo, folder, reads):
+    yolo.write({"a.jpg": "0 .1 .1 .5 .1 .5 .75\n0 .5 .5 .1 .1\n", "b.jpg": None, "c.jpg": "1 .2 .1 .5 .1 .5 .75\n"})
+
+    first, second = yolo.scan(task="segment"), yolo.scan(task="segment")
+
+    assert sorted(reads) == ["a.jpg", "b.jpg", "c.jpg"]
+    assert second.report == first.report
+    for one, two in zip(first.records, second.records, strict=True):
+        assert len(one.instances.polygons or ()) == len(two.instances.polygons or ())
+        np.testing.assert_array_equal(one.instances.boxes, two.instances.boxes)
+    yolo.scan(task="detect")
+    assert len(reads) == 6  # another task reads other things

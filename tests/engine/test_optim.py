@@ -191,3 +191,38 @@ def test_a_model_without_trainable_parameters_is_an_error():
 
     with pytest.raises(ConfigError, match="nothing to train"):
         build_optimizer(small_model().requires_grad_(False), choice, 0.0)
+
+
+def test_a_factor_for_the_backbone_gives_it_groups_of_its_own():
+    model = nn.ModuleDict({"backbone": small_model(), "head": nn.Linear(2, 2)})
+    usual = parameter_groups(model, 0.1)
+    assert len(usual) == 3
+    assert sum(len(group["params"]) for group in usual) == 8
+
+    groups = parameter_groups(model, 0.1, 0.01)
+
+    inside = [id(p) for p in model["backbone"].parameters()]
+    assert [len(group["params"]) for group in groups] == [1, 1, 0, 3, 2, 1]
+    assert all((id(p) in inside) == (index >= 3) for index, group in enumerate(groups) for p in group["params"])
+    assert [group["weight_decay"] for group in groups] == [0.0, 0.1, 0.0] * 2
+    assert [group.get("lr_factor") for group in groups] == [None] * 3 + [0.01] * 3
+
+
+def test_the_pace_of_the_backbone_follows_with_its_factor():
+    model = nn.ModuleDict({"backbone": small_model(), "head": nn.Linear(2, 2)})
+    choice = choose_optimizer(TrainConfig(optimizer="adamw"), images=100, num_classes=3)
+    optimizer = build_optimizer(model, choice, 0.0, 0.5)
+
+    pace = make_schedule().at(150)
+    set_pace(optimizer, pace)
+
+    rates = [group["lr"] for group in optimizer.param_groups]
+    assert rates == [pace.lr_bias, pace.lr, pace.lr, pace.lr_bias / 2, pace.lr / 2, pace.lr / 2]
+    restored = build_optimizer(model, choice, 0.0, 0.5)
+    restored.load_state_dict(optimizer.state_dict())  # resume
+    assert [group.get("lr_factor") for group in restored.param_groups] == [None] * 3 + [0.5] * 3
+
+
+def test_a_negative_factor_is_refused():
+    with pytest.raises(ConfigError, match=r"train\.backbone_lr: expected a number at least 0, got -1"):
+        TrainConfig(backbone_lr=-1.0)

@@ -209,7 +209,7 @@ def test_training_batches_and_wrong_names_are_refused():
     with pytest.raises(ShapeError, match="use `val_loader`"):
         run(Oracle(), [bare])
     with pytest.raises(ConfigError, match="expected 3 names, one per class of the model, got 2"):
-        run(Oracle(), [batch], names=["a", "b"])
+        run(Oracle(), [batch], vocabulary=Vocabulary(names=("a", "b")))
 
 
 def rank_main(rank, world, port, shares, path):

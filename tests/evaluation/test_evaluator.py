@@ -11,13 +11,14 @@ from boxwright.errors import ShapeError
 from boxwright.evaluation.coco import COCO_NAMES
 from boxwright.evaluation.evaluator import EvaluationConfig, Evaluator
 from boxwright.results import Detections, GroundTruth
+from boxwright.vocabulary import Vocabulary
 
 CLASSES = 5
 NAMES = [f"class {label}" for label in range(CLASSES)]
 
 
 def evaluated(found, truths, indices=None):
-    evaluator = Evaluator(NAMES, EvaluationConfig())
+    evaluator = Evaluator(Vocabulary(names=tuple(NAMES)), EvaluationConfig())
     evaluator.update(found, truths, indices)
     return evaluator.result()
 
@@ -58,7 +59,7 @@ def test_order_batches_and_ranks_change_nothing(random_scenes):
     found, truths = random_scenes(images=21, classes=CLASSES, seed=2, tied=True)
     expected = evaluated(found, truths)
 
-    ranks = [Evaluator(NAMES, EvaluationConfig()) for _ in range(3)]
+    ranks = [Evaluator(Vocabulary(names=tuple(NAMES)), EvaluationConfig()) for _ in range(3)]
     for start in (15, 0, 6, 9, 3, 12, 18):
         chosen = range(start, start + 3)
         ranks[start // 3 % 3].update([found[i] for i in chosen], [truths[i] for i in chosen], list(chosen))
@@ -71,7 +72,7 @@ def test_order_batches_and_ranks_change_nothing(random_scenes):
 
 def test_images_without_indices_are_numbered_on(random_scenes):
     found, truths = random_scenes(images=4, classes=CLASSES, seed=3)
-    evaluator = Evaluator(NAMES, EvaluationConfig())
+    evaluator = Evaluator(Vocabulary(names=tuple(NAMES)), EvaluationConfig())
 
     evaluator.update(found[:2], truths[:2])
     evaluator.update(found[2:], truths[2:])
@@ -111,7 +112,7 @@ def test_nothing_at_all():
 
 def test_wrong_numbers_and_labels_are_named(random_scenes):
     found, truths = random_scenes(images=2, classes=CLASSES, seed=3)
-    evaluator = Evaluator(NAMES[:2], EvaluationConfig())
+    evaluator = Evaluator(Vocabulary(names=tuple(NAMES[:2])), EvaluationConfig())
 
     with pytest.raises(ShapeError, match=r"expected as many truths and indices as detections \(2\), got 1 and 2"):
         evaluator.update(found, truths[:1], [0, 1])
@@ -121,7 +122,7 @@ def test_wrong_numbers_and_labels_are_named(random_scenes):
 
 def test_legacy_curve_form_is_a_choice(random_scenes):
     found, truths = random_scenes(images=10, classes=CLASSES, seed=6)
-    legacy = Evaluator(NAMES, EvaluationConfig(curve="legacy"))
+    legacy = Evaluator(Vocabulary(names=tuple(NAMES)), EvaluationConfig(curve="legacy"))
     legacy.update(found, truths)
 
     result, expected = legacy.result(), evaluated(found, truths)

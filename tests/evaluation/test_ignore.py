@@ -15,8 +15,10 @@ from boxwright.evaluation.config import EvaluationConfig
 from boxwright.evaluation.confusion import confusion_matrix
 from boxwright.evaluation.curves import THRESHOLDS, curves_of
 from boxwright.evaluation.evaluator import Evaluator
+from boxwright.evaluation.measure import Measure
 from boxwright.evaluation.scene import Scene
 from boxwright.results import Detections, GroundTruth
+from boxwright.vocabulary import Vocabulary
 
 CLASSES = 5
 
@@ -112,7 +114,7 @@ def test_share_of_a_detection_in_a_region_by_hand(name):
     boxes, labels = (None if part is None else torch.tensor(part) for part in (boxes, labels))
     scene = Scene.of(0, *one_image(boxes, labels))
 
-    assert scene.covered().tolist() == pytest.approx([share, 0.0])
+    assert Measure().covered(scene).tolist() == pytest.approx([share, 0.0])
     # The wrong detection comes first: it halves the precision wherever it counts.
     curves = curves_of([scene])
     counts = share + 1e-9 < THRESHOLDS
@@ -137,7 +139,7 @@ def test_regions_that_cover_nothing_change_no_number(random_scenes):
     names = tuple("abcde")
 
     def result(of):
-        evaluator = Evaluator(names, EvaluationConfig())
+        evaluator = Evaluator(Vocabulary(names=tuple(names)), EvaluationConfig())
         evaluator.update(found, of)
         return evaluator.result()
 

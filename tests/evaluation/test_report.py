@@ -7,12 +7,13 @@ import pytest
 
 from boxwright.evaluation.evaluator import EvaluationConfig, Evaluator
 from boxwright.evaluation.report import save_plots
+from boxwright.vocabulary import Vocabulary
 
 PICTURES = {"pr_curve.png", "precision_curve.png", "recall_curve.png", "f1_curve.png", "confusion_matrix.png"}
 
 
 def result_of(names, found=(), truths=()):
-    evaluator = Evaluator(names, EvaluationConfig())
+    evaluator = Evaluator(Vocabulary(names=tuple(names)), EvaluationConfig())
     evaluator.update(list(found), list(truths))
     return evaluator.result()
 

@@ -9,7 +9,8 @@ from tests.losses.scenes import generator
 from tests.reference.masks import bce
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from boxwright.losses import mask_sums as module
+from boxwright.losses import mask_sums as cropped
+from boxwright.losses import mask_tiles as tiled
 from boxwright.losses.mask_sums import mask_sums, tiled_mask_sums
 
 FORMS = pytest.mark.parametrize("form", [mask_sums, tiled_mask_sums], ids=["cropped", "tiled"])
@@ -104,7 +105,7 @@ def test_the_cut_into_pieces_changes_nothing(form, name, value, monkeypatch):
     whole, cut = of.leaves(), of.leaves()
     expected = whole.run(form)
     expected.square().sum().backward()
-    monkeypatch.setattr(module, name, value)
+    monkeypatch.setattr(tiled if name.startswith("TILE") else cropped, name, value)
 
     got = cut.run(form)
     got.square().sum().backward()
@@ -112,6 +113,22 @@ def test_the_cut_into_pieces_changes_nothing(form, name, value, monkeypatch):
     assert torch.allclose(got, expected, rtol=1e-12)
     assert torch.allclose(cut.coefs.grad, whole.coefs.grad, rtol=1e-10)
     assert torch.allclose(cut.prototypes.grad, whole.prototypes.grad, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("per_slot", [False, True])
+def test_slopes_kept_or_computed_again_give_the_same_gradients(per_slot, monkeypatch):
+    kept, again = scene(6, per_slot=per_slot).leaves(), scene(6, per_slot=per_slot).leaves()
+    weights = torch.randn(40, generator=generator(7), dtype=torch.float64)
+    expected = kept.run(mask_sums)
+    (expected * weights).sum().backward()
+    monkeypatch.setattr(cropped, "KEPT_ELEMENTS", 0)
+
+    got = again.run(mask_sums)
+    (got * weights).sum().backward()
+
+    assert torch.equal(got, expected)
+    assert torch.allclose(again.coefs.grad, kept.coefs.grad, rtol=1e-12)
+    assert torch.allclose(again.prototypes.grad, kept.prototypes.grad, rtol=1e-12)
 
 
 @FORMS

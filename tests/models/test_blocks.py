@@ -5,7 +5,20 @@ import pytest
 import torch
 from torch import nn
 
-from boxwright.models.blocks import C2, SPPF, Bottleneck, C2f, Concat, Conv, Upsample, fold_, join, make_block
+from boxwright.models.blocks import (
+    SPP,
+    SPPF,
+    Concat,
+    Conv,
+    Focus,
+    Proto,
+    RepVGGDW,
+    SCDown,
+    Upsample,
+    fold_,
+    join,
+)
+from boxwright.models.stages import C2f, C2fCIB
 
 
 def warmed(module: nn.Module, channels: int) -> nn.Module:
@@ -39,40 +52,6 @@ def test_convolution_weights_keep_the_framework_initialisation():
 
     assert bound * 0.99 < conv.abs().max() <= bound
     assert conv.std().item() == pytest.approx(bound / 3**0.5, rel=0.02)
-
-
-@pytest.mark.parametrize(("shortcut", "outputs", "added"), [(True, 8, True), (False, 8, False), (True, 6, False)])
-def test_bottleneck_adds_its_input_only_with_shortcut_and_equal_widths(shortcut, outputs, added):
-    block = warmed(Bottleneck(8, outputs, shortcut=shortcut), 8)
-    x = torch.randn(1, 8, 4, 4, generator=torch.Generator().manual_seed(0))
-
-    with torch.no_grad():
-        inner = block.conv2(block.conv1(x))
-        torch.testing.assert_close(block(x), x + inner if added else inner)
-
-
-def test_c2_sends_the_first_half_through_the_units_and_keeps_the_second():
-    block = warmed(C2(6, 8, 2, shortcut=False), 6)
-    x = torch.randn(2, 6, 5, 7)
-
-    first, second = block.entry(x).split(4, dim=1)
-    for unit in block.units:
-        first = unit(first)
-
-    assert torch.allclose(block(x), block.exit(torch.cat((first, second), dim=1)), atol=1e-6)
-    assert isinstance(make_block("c2", 6, 8, 1, shortcut=False), C2)
-
-
-def test_c2f_joins_both_halves_and_every_unit_in_order():
-    block = warmed(C2f(6, 8, 2, shortcut=True), 6)
-    x = torch.randn(1, 6, 4, 4, generator=torch.Generator().manual_seed(0))
-
-    with torch.no_grad():
-        first, second = block.entry(x)[:, :4], block.entry(x)[:, 4:]
-        third = block.units[0](second)
-        fourth = block.units[1](third)
-        expected = block.exit(torch.cat((first, second, third, fourth), 1))
-        torch.testing.assert_close(block(x), expected)
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
@@ -113,14 +92,6 @@ def test_folding_by_hand():
     assert conv.conv.bias.item() == pytest.approx(-0.5, rel=1e-6)
 
 
-def test_make_block_builds_by_name():
-    block = make_block("c2f", 6, 8, 3, shortcut=False)
-
-    assert isinstance(block, C2f)
-    assert len(block.units) == 3
-    assert not block.units[0].add
-
-
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 def test_join_has_the_gradients_of_cat_and_hands_them_out_dense(memory_format):
     generator = torch.Generator().manual_seed(0)
@@ -158,3 +129,112 @@ def test_hand_written_gradients_agree_with_differences():
     x = torch.randn(1, 4, 3, 3, dtype=torch.float64, requires_grad=True)
 
     assert torch.autograd.gradcheck(lambda x: Upsample()(block(x)), (x,))
+
+
+@pytest.mark.parametrize(
+    ("act", "expected"),
+    [("silu", [-0.26894, 0.73106]), ("relu", [0.0, 1.0]), ("hardswish", [-1 / 3, 2 / 3]), ("none", [-1.0, 1.0])],
+)
+def test_activations_by_name_before_and_after_folding(act, expected):
+    conv = Conv(1, 1, act=act).eval()
+    conv.conv.weight.data.fill_((1 + 1e-3) ** 0.5)  # undoes the norm's division
+    x = torch.tensor([-1.0, 1.0]).view(2, 1, 1, 1)
+
+    for _ in range(2):
+        with torch.no_grad():
+            assert conv(x).flatten().tolist() == pytest.approx(expected, abs=1e-5)
+        conv.fold_()
+
+
+def test_scdown_chooses_channels_first_and_places_without_activation():
+    block = warmed(SCDown(4, 8), 4)
+    x = torch.randn(1, 4, 6, 6, generator=torch.Generator().manual_seed(0))
+
+    assert (block.depthwise.conv.groups, block.depthwise.conv.stride) == (8, (2, 2))
+    with torch.no_grad():
+        point = block.point(x)
+        torch.testing.assert_close(block(x), block.depthwise.bn(block.depthwise.conv(point)))
+
+
+def test_focus_lays_neighbours_out_as_channels():
+    block = Focus(1, 4, 1).eval()
+    block.conv.conv.weight.data.copy_(torch.eye(4).view(4, 4, 1, 1))
+    x = torch.arange(8.0).view(1, 1, 2, 4)  # rows 0 1 2 3 and 4 5 6 7
+
+    with torch.no_grad():
+        raw = block.conv.conv(torch.cat([x[..., a::2, b::2] for b in (0, 1) for a in (0, 1)], 1))
+        found = block(x)
+    assert raw[0, :, 0, :].tolist() == [[0, 2], [4, 6], [1, 3], [5, 7]]
+    torch.testing.assert_close(found, block.conv.act(block.conv.bn(raw)))
+
+
+def test_a_focus_stem_is_a_6x6_convolution():
+    """Spec/architectures 2: the later stem is the same function with its weights laid out anew."""
+    focus, conv = Focus(3, 5, 3).eval(), Conv(3, 5, 6, 2, padding=2).eval()
+    with torch.no_grad():
+        weight = focus.conv.conv.weight.view(5, 4, 3, 3, 3)
+        for part, (row, column) in enumerate(((0, 0), (1, 0), (0, 1), (1, 1))):
+            conv.conv.weight[:, :, row::2, column::2] = weight[:, part]
+        x = torch.randn(2, 3, 8, 12, generator=torch.Generator().manual_seed(0))
+        torch.testing.assert_close(conv(x), focus(x), rtol=1e-5, atol=1e-5)
+
+
+def test_repvgg_folds_to_one_convolution():
+    block = warmed(RepVGGDW(3), 3)
+    x = torch.randn(2, 3, 9, 8, generator=torch.Generator().manual_seed(0))
+
+    with torch.no_grad():
+        before = block(x)
+        torch.testing.assert_close(before, nn.functional.silu(block.large(x) + block.small(x)))
+        fold_(block)
+        fold_(block)  # a second time changes nothing
+        torch.testing.assert_close(block(x), before, rtol=1e-5, atol=1e-5)
+    assert list(block.state_dict()) == ["large.conv.weight", "large.conv.bias"]
+
+
+def test_a_folded_block_with_large_kernels():
+    block = warmed(C2fCIB(6, 8, 2, large=True), 6)
+    x = torch.randn(1, 6, 7, 7, generator=torch.Generator().manual_seed(0))
+
+    with torch.no_grad():
+        before = block(x)
+        fold_(block)
+        torch.testing.assert_close(block(x), before, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("outputs", "added"), [(8, True), (6, False)])
+def test_residual_sppf_has_a_linear_entry_and_adds_where_it_fits(outputs, added):
+    block = warmed(SPPF(8, outputs, residual=True), 8)
+    plain = SPPF(8, outputs).eval()
+    plain.load_state_dict(block.state_dict())
+    plain.entry.act = nn.Identity()
+    x = torch.randn(1, 8, 6, 6, generator=torch.Generator().manual_seed(0))
+
+    with torch.no_grad():
+        torch.testing.assert_close(block(x), plain(x) + x if added else plain(x))
+
+
+def test_spp_pools_in_parallel_what_sppf_pools_in_turn():
+    one, other = warmed(SPP(8, 6), 8), SPPF(8, 6).eval()
+    other.load_state_dict(one.state_dict())
+    x = torch.randn(1, 8, 16, 16, generator=torch.Generator().manual_seed(0))
+
+    with torch.no_grad():
+        torch.testing.assert_close(one(x), other(x))
+
+
+@pytest.mark.parametrize("upsample", ["transposed", "nearest"])
+def test_prototypes_have_twice_the_size(upsample):
+    block = warmed(Proto(6, 4, 5, upsample=upsample), 6)
+    x = torch.randn(1, 6, 4, 3, generator=torch.Generator().manual_seed(0))
+
+    with torch.no_grad():
+        narrow = block.conv1(x)
+        if upsample == "nearest":
+            wide = narrow.repeat_interleave(2, 2).repeat_interleave(2, 3)
+        else:
+            wide = nn.functional.conv_transpose2d(narrow, block.up.weight, block.up.bias, stride=2)
+        expected = block.conv3(block.conv2(wide))
+        found = block(x)
+    assert found.shape == (1, 5, 8, 6)
+    torch.testing.assert_close(found, expected)

@@ -17,7 +17,9 @@ from torch import nn
 from boxwright.errors import CheckpointError
 from boxwright.models.backbones.csp import CSPConfig
 from boxwright.models.detector import Detector, DetectorConfig
+from boxwright.models.heads.anchor_based import AnchorBasedConfig
 from boxwright.models.heads.anchor_free import AnchorFreeConfig
+from boxwright.models.heads.branches import MaskConfig
 from boxwright.models.necks.pan import PANConfig
 from boxwright.models.weights import load_weights, read_metadata, read_state, replace_atomically, save_weights
 
@@ -245,3 +247,44 @@ def test_a_weights_file_has_the_permissions_of_any_new_file(tmp_path):
     save_weights(tmp_path / "w.safetensors", {"x": torch.zeros(2)}, {})
 
     assert (tmp_path / "w.safetensors").stat().st_mode == other.stat().st_mode
+
+
+def anchor_model(num_classes: int, first: float = 10.0, masks: MaskConfig | None = None) -> Detector:
+    anchors = tuple(((side, side), (2 * side, side)) for side in (first, 40.0, 160.0))
+    return DetectorConfig(
+        backbone=CSPConfig(widths=(4, 4, 4, 4, 4)),
+        neck=PANConfig(widths=(4, 4, 4)),
+        head=AnchorBasedConfig(num_classes=num_classes, anchors=anchors, masks=masks),
+    ).build()
+
+
+@pytest.mark.parametrize("masks", [None, MaskConfig(count=2, hidden=4, upsample="nearest")])
+def test_rows_of_anchors_follow_the_class_of_their_name(tmp_path, masks):
+    coefs = 0 if masks is None else 2
+    source, model = anchor_model(2, masks=masks), anchor_model(3, masks=masks)
+    file = tmp_path / "anchors.safetensors"
+    save_weights(file, source.state_dict(), {"names": json.dumps(["cat", "dog"])})
+    before = model.head.level_convs[0].bias.detach().clone().view(2, 8 + coefs)
+
+    report = load_weights(model, file, strict=False, names=["dog", "fox", "cat"])
+
+    given = source.head.level_convs[0].bias.view(2, 7 + coefs)
+    taken = model.head.level_convs[0].bias.view(2, 8 + coefs)
+    assert torch.equal(taken[:, :5], given[:, :5])
+    assert torch.equal(taken[:, [5, 7]], given[:, [6, 5]])
+    assert torch.equal(taken[:, 6], before[:, 6])  # no fox in the file
+    assert torch.equal(taken[:, 8:], given[:, 7:])
+    assert set(report.remapped) == set(model.class_rows)
+
+
+def test_anchors_are_the_configs_and_never_the_files(tmp_path):
+    source, model = anchor_model(2, first=12.0), anchor_model(2)
+    file = tmp_path / "anchors.safetensors"
+    save_weights(file, source.state_dict(), {})
+
+    with pytest.raises(CheckpointError, match=r"head.anchors is \[\[\[1.5, 1.5\].*the model's config gives \[\[\[1.25"):
+        load_weights(model, file)
+    load_weights(model, file, strict=False)
+
+    assert model.head.anchors[0, 0].tolist() == [1.25, 1.25]
+    assert torch.equal(model.head.level_convs[0].bias, source.head.level_convs[0].bias)

@@ -49,6 +49,16 @@ def test_a_transposed_view_gives_the_same_distances_and_gradient():
     assert torch.allclose(rows.grad, maps.grad.transpose(1, 2), atol=1e-14)
 
 
+@pytest.mark.parametrize("value", [1e4, -1e4])
+def test_a_transposed_view_takes_extreme_logits(value):
+    logits = torch.zeros(1, 4 * 3, 2)
+    logits[0, 1] = value
+
+    got = expected_distance(logits.transpose(1, 2), 3)[0].tolist()
+
+    assert got[0] == got[1] == pytest.approx([1.0] * 4)  # the middle bin alone, or the two around it
+
+
 def test_decoder_scales_distances_by_the_stride():
     raw, points, strides = torch.tensor([[1.0, 2.0, 3.0, 4.0]]), torch.tensor([[20.0, 20.0]]), torch.tensor([8.0])
 

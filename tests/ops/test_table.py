@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from boxwright.ops import table as module
 from boxwright.ops.table import take_matched
 
 IMAGE = torch.tensor([0, 1, 1, 0, 1])
@@ -87,3 +88,13 @@ def test_no_pairs():
 
     assert box.shape == (0, 6)
     assert table.grad.sum().item() == 8
+
+
+def test_the_cut_into_pieces_changes_nothing(monkeypatch):
+    whole, cut = (layouts()["rows"].clone().requires_grad_() for _ in range(2))
+    sum(part.square().sum() for part in take_matched(whole, IMAGE, ANCHOR, VALID, (4, 2), plane=4)).backward()
+    monkeypatch.setattr(module, "CACHE_ROWS", 2)
+
+    sum(part.square().sum() for part in take_matched(cut, IMAGE, ANCHOR, VALID, (4, 2), plane=4)).backward()
+
+    assert torch.allclose(cut.grad, whole.grad, rtol=1e-12)

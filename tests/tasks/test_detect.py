@@ -1,23 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 # SPDX-FileCopyrightText: The boxwright authors
-import importlib
-
 import torch
 
-from boxwright.evaluation.evaluator import EvaluationConfig
+from boxwright.evaluation.config import EvaluationConfig
 from boxwright.models.detector import DetectorConfig
 from boxwright.models.heads.anchor_free import AnchorFreeConfig
 from boxwright.ops.letterbox import letterbox
-from boxwright.tasks import TASKS
-from boxwright.tasks.base import Task
+from boxwright.structures import Outputs
+from boxwright.tasks.base import SelectOptions
 from boxwright.tasks.detect import DETECT
-
-
-def test_every_listed_task_is_a_module_with_a_value_of_its_name():
-    for name in TASKS:
-        task = getattr(importlib.import_module(f"boxwright.tasks.{name}"), name.upper())
-        assert isinstance(task, Task)
-        assert task.name == name
+from boxwright.tasks.postprocess import postprocess
+from boxwright.vocabulary import Vocabulary
 
 
 def test_a_real_detector_s_rows_are_the_dense_decode_at_the_kept_candidates():
@@ -27,8 +20,14 @@ def test_a_real_detector_s_rows_are_the_dense_decode_at_the_kept_candidates():
         preds = model(torch.rand(2, 3, 64, 96)).final
     best, label = preds.logits.sigmoid().max(dim=2)
 
-    kept = DETECT.select(preds, conf=0.0, iou=1.0, max_det=10_000)
-    found = DETECT.finish(preds, kept, [letterbox((64, 96), (64, 96))] * 2, names=["a", "b", "c"])
+    options = SelectOptions(conf=0.0, iou=1.0, max_det=10_000)
+    kept = postprocess(preds, options)
+    found = DETECT.results(
+        Outputs(preds),
+        [letterbox((64, 96), (64, 96))] * 2,
+        options=options,
+        vocabulary=Vocabulary(names=("a", "b", "c")),
+    )
 
     for image, rows in enumerate(kept):
         assert sorted(rows.anchors.tolist()) == list(range(preds.logits.shape[1]))
@@ -41,4 +40,4 @@ def test_a_real_detector_s_rows_are_the_dense_decode_at_the_kept_candidates():
 
 
 def test_its_evaluator_scores_boxes():
-    assert DETECT.evaluator(["a"], EvaluationConfig()).result().metrics["box/ap50_95"] == -1.0
+    assert DETECT.evaluator(Vocabulary(names=("a",)), EvaluationConfig()).result().metrics["box/ap50_95"] == -1.0

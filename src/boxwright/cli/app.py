@@ -8,8 +8,10 @@ import traceback
 
 import typer
 
-from boxwright.cli.data import check, draw
+from boxwright.cli.data import check, convert, draw
 from boxwright.cli.demo import demo
+from boxwright.cli.export import export
+from boxwright.cli.import_weights import import_weights
 from boxwright.cli.predict import predict
 from boxwright.cli.recipe import recipe
 from boxwright.cli.train import train
@@ -25,11 +27,14 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-data_app = typer.Typer(help="Make datasets.", no_args_is_help=True)
+data_app = typer.Typer(help="Make and convert datasets.", no_args_is_help=True)
 data_app.command()(draw)
+data_app.command()(convert)
 app.command()(train)
 app.command()(val)
 app.command()(predict)
+app.command()(export)
+app.command(name="import")(import_weights)
 app.command()(recipe)
 app.command()(check)
 app.add_typer(data_app, name="data")

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # SPDX-FileCopyrightText: The boxwright authors
-"""`boxwright check` looks a dataset over, `boxwright data draw` makes one. Neither needs torch."""
+"""`boxwright check` looks a dataset over, `boxwright data` draws one or converts one. None needs torch."""
 
 import json
+from collections.abc import Callable
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,8 +16,13 @@ from boxwright.errors import DataError
 if TYPE_CHECKING:
     from boxwright.data.checks import DatasetCheck
     from boxwright.data.policy import DataConfig
+    from boxwright.engine.logs import Listener
 
 MANY = 50  # problems shown before the rest is only counted
+SOURCE_HELP = (
+    "Dataset of any format: a YOLO data.yaml or folder, Pascal VOC, COCO JSON (file or folder), DOTA, a folder of "
+    "images by class, WIDER FACE, CrowdHuman."
+)
 
 
 def check(
@@ -39,18 +46,8 @@ def check(
     from boxwright.data.checks import check_dataset
 
     listener = make_listener()
-    current = ""
-
-    def on_progress(split: str, done: int, total: int) -> None:
-        nonlocal current
-        if split != current:
-            listener.end_stage()
-            current = split
-            listener.stage(f"reading {split}", total)
-        listener.advance(done, {})
-
     try:
-        found = check_dataset(data, _data_config(settings), on_progress)
+        found = check_dataset(data, _data_config(settings), _by_stage(listener, "reading {}"))
     finally:
         listener.end_stage()
     _show(found, limit=len(found.problems) if show_all else MANY)
@@ -62,6 +59,21 @@ def check(
         say(f"report: {report}")
     if not found.ok:
         raise typer.Exit(1)
+
+
+def _by_stage(listener: "Listener", title: str) -> Callable[[str, int, int], None]:
+    """Progress that names its stage: each new name ends the stage before it."""
+    current = ""
+
+    def on_progress(stage: str, done: int, total: int) -> None:
+        nonlocal current
+        if stage != current:
+            listener.end_stage()
+            current = stage
+            listener.stage(title.format(stage), total)
+        listener.advance(done, {})
+
+    return on_progress
 
 
 def _show(found: "DatasetCheck", limit: int) -> None:
@@ -132,16 +144,31 @@ def _write(file: Path, text: str) -> None:
         raise DataError(f"{file}: cannot be written: {error.strerror}") from None
 
 
+class TaskChoice(StrEnum):
+    """What labels can be read for."""
+
+    DETECT = "detect"
+    SEGMENT = "segment"
+    POSE = "pose"
+    OBB = "obb"
+    CLASSIFY = "classify"
+
+
 def draw(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="New folder for the dataset.")],
     train: Annotated[int, typer.Option("--train", min=1, metavar="N", help="Training scenes.")] = 400,
     val: Annotated[int, typer.Option("--val", min=1, metavar="N", help="Held-out scenes.")] = 120,
     imgsz: Annotated[int, typer.Option("--imgsz", min=64, metavar="PX", help="Side of the scenes.")] = 192,
     seed: Annotated[int, typer.Option("--seed", help="The same seed draws the same scenes.")] = 0,
+    task: Annotated[TaskChoice, typer.Option("--task", help="What the labels are made for.")] = TaskChoice.DETECT,
+    attributes: Annotated[
+        bool, typer.Option("--attributes", help="Objects also have a colour and marks, as named attributes.")
+    ] = False,
 ) -> None:
     """Draw a synthetic dataset.
 
-    Labelled shapes on textured backgrounds, in YOLO layout; the same seed draws the same scenes.
+    Labelled shapes (figures with keypoints for pose) on textured backgrounds, in YOLO layout, or a folder for each
+    class to classify; the same seed draws the same scenes.
     """
     from boxwright.cli.console import say
     from boxwright.cli.progress import make_listener
@@ -156,6 +183,74 @@ def draw(
             val=val,
             imgsz=imgsz,
             seed=seed,
+            task=task.value,
+            attributes=attributes,
             on_progress=on_progress,
         )
     say(f"dataset: {made}")
+
+
+class FormatName(StrEnum):
+    """What datasets can be converted to."""
+
+    YOLO = "yolo"
+    COCO = "coco"
+    VOC = "voc"
+    DOTA = "dota"
+    FOLDER = "folder"
+
+
+class ImageChoice(StrEnum):
+    """How images get into a new dataset."""
+
+    COPY = "copy"
+    LINK = "link"
+    NONE = "none"
+
+
+class PersonBox(StrEnum):
+    """Which box of a person CrowdHuman's labels are read for."""
+
+    FULL = "full"
+    VISIBLE = "visible"
+    HEAD = "head"
+
+
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="SRC", help=SOURCE_HELP)],
+    destination: Annotated[Path, typer.Argument(metavar="DST", help="New folder.")],
+    to: Annotated[FormatName, typer.Option("--to", help="Format to write.")],
+    task: Annotated[
+        TaskChoice | None, typer.Option("--task", help="What labels are read for; by default what the dataset says.")
+    ] = None,
+    images: Annotated[
+        ImageChoice, typer.Option("--images", help="Copy the images, link them (hard links), or write labels only.")
+    ] = ImageChoice.COPY,
+    box: Annotated[PersonBox | None, typer.Option("--box", help="CrowdHuman: which box of a person.")] = None,
+    settings: Settings = None,
+) -> None:
+    """Write a dataset in another format, into a new folder.
+
+    The source is not changed. What the new format cannot hold is counted and listed.
+    """
+    from boxwright.cli.console import say
+    from boxwright.cli.progress import make_listener
+    from boxwright.data.convert import convert_dataset
+
+    listener = make_listener()
+    chosen = [*(settings or []), *([f"data.box={box.value}"] if box else [])]
+    try:
+        report = convert_dataset(
+            source,
+            destination,
+            to=to.value,
+            task=None if task is None else task.value,
+            config=_data_config(chosen),
+            images=images.value,
+            on_progress=_by_stage(listener, "{}"),
+        )
+    finally:
+        listener.end_stage()
+    for line in report.lines():
+        say(line)
+    say(f"dataset: {report.destination}")

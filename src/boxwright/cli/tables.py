@@ -7,15 +7,28 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich import box
+from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from boxwright.data.checks import SplitStatistics
     from boxwright.data.sample import Problem, Report, Split
-    from boxwright.evaluation.evaluator import ClassResult, EvaluationResult
+    from boxwright.evaluation.result import EvaluationResult, Kind
 
 SEVERITY_STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}  # worst first
+KIND_NAMES = {"box": "boxes", "mask": "masks", "pose": "keypoints", "obb": "oriented boxes", "image": "images"}
+OBJECT_COLUMNS = {
+    "precision": "precision",
+    "recall": "recall",
+    "ap50": "mAP50",
+    "ap50_95": "mAP50-95",
+    "curve_ap50": "curve AP50",
+    "curve_ap50_95": "curve AP50-95",
+}
+IMAGE_COLUMNS = {"precision": "precision", "recall": "recall", "f1": "F1", "top1": "top-1", "top5": "top-5"}
 BAR_WIDTH = 30  # characters of the longest bar of the class-count chart
 
 
@@ -29,28 +42,47 @@ def table(title: str, text: Sequence[str], numbers: Sequence[str]) -> Table:
     return made
 
 
-def class_results(result: "EvaluationResult", title: str) -> Table:
-    """Precision, recall and mAP of all classes together and of each.
+def class_results(result: "EvaluationResult", title: str) -> "RenderableType":
+    """Precision, recall and mAP of all classes together and of each, one table for each kind of comparison.
 
     mAP is the COCO evaluator's. The curve columns are the area under the 101-point curve over all kept detections,
-    which other YOLO trainers print.
+    which other YOLO trainers print. Of whole images the columns are top-1 and top-5.
     """
-    scores = ["precision", "recall", "mAP50", "mAP50-95", "curve AP50", "curve AP50-95"]
-    made = table(title, ["class"], ["images", "objects", *scores])
-    labelled = [row for row in result.per_class if row.instances]
-    rows = [result.total, *labelled] if len(result.per_class) > 1 else [*result.per_class]
-    for row in rows:
-        made.add_row(*_class_row(row), style="bold" if row is result.total else None)
-    absent = len(result.per_class) - len(labelled)
-    if absent and len(result.per_class) > 1:
-        made.caption = f"{absent} of {len(result.per_class)} classes have no object in this split and are not shown"
+    several = len(result.kinds) > 1
+    made = [_kind_table(result, kind, f"{title}, {KIND_NAMES[kind]}" if several else title) for kind in result.kinds]
+    told = [
+        f"{name.partition('/')[2]} {_score(value)}" for name, value in result.metrics.items() if "attributes/" in name
+    ]
+    if told:
+        made[-1].caption = "\n".join(
+            [*([str(made[-1].caption)] if made[-1].caption else []), f"attributes: {', '.join(told)}"]
+        )
+        made[-1].caption_justify = "left"
+    return made[0] if len(made) == 1 else Group(*made)
+
+
+def _kind_table(result: "EvaluationResult", kind: "Kind", title: str) -> Table:
+    columns = IMAGE_COLUMNS if kind == "image" else OBJECT_COLUMNS
+    made = table(title, ["class"], ["images", *(["objects"] if kind != "image" else []), *columns.values()])
+    lines = result.tables[kind]
+    labelled = [row for row in lines if row.instances]
+    total = result.total_of(kind)
+    for row in [total, *labelled] if len(lines) > 1 else [*lines]:
+        counts = [str(row.images), *([str(row.instances)] if kind != "image" else [])]
+        scores = [_score(getattr(row, name)) for name in columns]
+        made.add_row(escape(row.name), *counts, *scores, style="bold" if row is total else None)
+    captions = []
+    sizes = {size: result.metrics.get(f"{kind}/ap_{size}", -1.0) for size in ("small", "medium", "large")}
+    if any(value >= 0 for value in sizes.values()):
+        captions.append(f"mAP50-95 by size: {', '.join(f'{size} {_score(value)}' for size, value in sizes.items())}")
+    absent = len(lines) - len(labelled)
+    if absent and len(lines) > 1:
+        noun = "image" if kind == "image" else "object"
+        captions.append(f"{absent} of {len(lines)} classes have no {noun} in this split and are not shown")
+    if captions:
+        made.caption = "\n".join(captions)
         made.caption_justify = "left"
     return made
-
-
-def _class_row(row: "ClassResult") -> list[str]:
-    scores = (row.precision, row.recall, row.ap50, row.ap50_95, row.curve_ap50, row.curve_ap50_95)
-    return [escape(row.name), str(row.images), str(row.instances), *(_score(value) for value in scores)]
 
 
 def _score(value: float) -> str:

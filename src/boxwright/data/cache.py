@@ -24,11 +24,12 @@ import numpy as np
 
 from boxwright.config import to_dict
 from boxwright.data.formats.base import Item, Labels, LabelState
+from boxwright.data.instance_arrays import pack_instances, unpack_instances
 from boxwright.data.policy import DataConfig
 from boxwright.data.sample import DatasetHeader, Instances, Problem, Split
 
 CACHE_FOLDER = "BOXWRIGHT_CACHE"  # environment variable
-_VERSION = 1  # of the file's layout
+_VERSION = 2  # of the file's layout
 # What does not change the answer of reading one image and its labels.
 _NOT_IN_KEY = ("source", "imgsz", "cache", "cache_limit_gb", "strict", "allow_empty", "allow_missing", "follow_links")
 
@@ -93,9 +94,22 @@ def fingerprint(path: Path, mode: Literal["stat", "content"] = "stat") -> Finger
     return str(path), facts.st_size, facts.st_mtime_ns, digest
 
 
-def item_key(item: Item, mode: Literal["stat", "content"]) -> Key:
-    """The state of an image and its label file."""
-    return fingerprint(item.image, mode), None if item.label is None else fingerprint(item.label, mode)
+class ItemKeys:
+    """The state of images and their label files; a label file that many images share is looked at once."""
+
+    def __init__(self, mode: Literal["stat", "content"]) -> None:
+        self._mode = mode
+        self._shared: dict[Path, Fingerprint] = {}
+
+    def __call__(self, item: Item) -> Key:
+        """The key of one image."""
+        if item.label is None:
+            return fingerprint(item.image, self._mode), None
+        if item.content is None:
+            return fingerprint(item.image, self._mode), fingerprint(item.label, self._mode)
+        if item.label not in self._shared:
+            self._shared[item.label] = fingerprint(item.label, self._mode)
+        return fingerprint(item.image, self._mode), self._shared[item.label]
 
 
 class LabelCache:
@@ -118,11 +132,10 @@ class LabelCache:
             return {}
         try:
             with self.path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-                text, boxes, labels = archive["text"].tobytes(), archive["boxes"], archive["labels"]
-            content = json.loads(text)
-            if content["identity"] != self._identity:
-                return {}
-            return _unpack(content["entries"], boxes, labels)
+                content = json.loads(archive["text"].tobytes())
+                if content["identity"] != self._identity:
+                    return {}
+                return _unpack(content["entries"], unpack_instances(archive))
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, KeyError, IndexError, TypeError, EOFError, zipfile.BadZipFile) as error:
@@ -134,38 +147,31 @@ class LabelCache:
         if self.path is None:
             return
         text = json.dumps({"identity": self._identity, "entries": [_pack(*entry) for entry in outcomes.items()]})
-        instances = [outcome.labels.instances for outcome in outcomes.values()]
-        arrays = {
-            "text": np.frombuffer(text.encode("utf-8", "surrogatepass"), np.uint8),
-            "boxes": np.concatenate([np.zeros((0, 4), np.float32), *(part.boxes for part in instances)]),
-            "labels": np.concatenate([np.zeros(0, np.int64), *(part.labels for part in instances)]),
-        }
+        arrays = pack_instances([outcome.labels.instances for outcome in outcomes.values()])
+        arrays["text"] = np.frombuffer(text.encode("utf-8", "surrogatepass"), np.uint8)
         write_atomically(self.path, lambda file: np.savez(file, allow_pickle=False, **arrays))
 
 
 def _pack(key: Key, outcome: Outcome) -> list[Any]:
     labels = outcome.labels
     return [
-        key, outcome.size, labels.state, len(labels.instances), labels.rows, labels.dropped, labels.fixed,
+        key, outcome.size, labels.state, labels.image_label, labels.rows, labels.dropped, labels.fixed,
         labels.duplicates, [list(asdict(p).values()) for p in labels.problems],
         [list(asdict(p).values()) for p in outcome.problems],
     ]  # fmt: skip
 
 
-def _unpack(entries: list[Any], boxes: np.ndarray, labels: np.ndarray) -> dict[Key, Outcome]:
+def _unpack(entries: list[Any], instances: list[Instances]) -> dict[Key, Outcome]:
     outcomes: dict[Key, Outcome] = {}
-    start = 0
-    for key, size, state, count, rows, dropped, fixed, duplicates, label_problems, problems in entries:
-        instances = Instances(boxes[start : start + count], labels[start : start + count])
-        start += count
+    for entry, objects in zip(entries, instances, strict=True):
+        key, size, state, image_label, rows, dropped, fixed, duplicates, label_problems, problems = entry
         known: LabelState = state
         parsed = Labels(
-            instances, known, rows, dropped, fixed, duplicates, tuple(Problem(*fields) for fields in label_problems)
-        )
+            objects, known, rows, dropped, fixed, duplicates, tuple(Problem(*fields) for fields in label_problems),
+            image_label,
+        )  # fmt: skip
         image, label = key
         outcomes[(tuple(image), None if label is None else tuple(label))] = Outcome(
             None if size is None else (size[0], size[1]), parsed, tuple(Problem(*fields) for fields in problems)
         )
-    if start != len(labels) or start != len(boxes):
-        raise ValueError("boxes and entries do not agree")
     return outcomes

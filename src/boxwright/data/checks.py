@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
-from boxwright.data.dataset import scan_split
+from boxwright.data.dataset import all_labels, scan_split
 from boxwright.data.formats import open_dataset
 from boxwright.data.policy import DataConfig
 from boxwright.data.report import report_to_dict
@@ -28,9 +28,9 @@ class SplitStatistics:
     """Numbers of one split that are worth a look."""
 
     images: int
-    backgrounds: int  # images without objects
+    backgrounds: int  # images without objects or a class of their own
     boxes: int
-    class_counts: tuple[int, ...]  # by compact class index
+    class_counts: tuple[int, ...]  # objects, or images that have a class, by compact class index
     image_sizes: Mapping[tuple[int, int], int]  # (height, width) px -> images, most frequent first
     boxes_per_image: tuple[float, int]  # mean, maximum
     box_sides: tuple[float, float, float]  # px, 10 %, 50 % and 90 % quantile of sqrt(width * height); 0 without boxes
@@ -58,6 +58,7 @@ class DatasetCheck:
             "source": str(self.source),
             "ok": self.ok,
             "format": header.format if header else None,
+            "task": header.task if header else None,
             "names": list(header.names) if header else [],
             "class_ids": list(header.class_ids) if header else [],
             "reports": {split: report_to_dict(report) for split, report in self.reports.items()},
@@ -71,12 +72,17 @@ def check_dataset(
     config: DataConfig = DEFAULT_CONFIG,
     on_progress: Callable[[Split, int, int], None] | None = None,
 ) -> DatasetCheck:
-    """Read and check every split; findings are returned, never raised."""
+    """Read and check every split; findings are returned, never raised.
+
+    Labels are read for the task that the dataset says it is made for, unless `config` names another than detect.
+    """
     path = Path(source)
     try:
         header = open_dataset(source, config.names)
     except DataError as error:
         return DatasetCheck(path, None, {}, {}, (_from_error(path, error),))
+    if config.task == "detect" and header.task is not None:
+        config = replace(config, task=header.task)
     problems, between = list(header.problems), list[Problem]()
     splits: dict[Split, Records] = {}
     for split in header.splits:
@@ -108,13 +114,14 @@ def class_table(check: DatasetCheck) -> tuple[tuple[str, ...], Mapping[Split, In
 def split_statistics(records: Records) -> SplitStatistics:
     """Counts and sizes of one split."""
     per_image = [len(record.instances) for record in records.records]
+    background = [not len(record.instances) and record.image_label is None for record in records.records]
     boxes = np.concatenate([np.zeros((0, 4), np.float32), *(record.instances.boxes for record in records.records)])
-    labels = np.concatenate([np.zeros(0, np.int64), *(record.instances.labels for record in records.records)])
+    labels = all_labels(records.records)
     sides = np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(axis=1, dtype=np.float64))
     low, middle, high = np.quantile(sides, (0.1, 0.5, 0.9)).tolist() if len(sides) else (0.0, 0.0, 0.0)
     return SplitStatistics(
         images=len(per_image),
-        backgrounds=per_image.count(0),
+        backgrounds=sum(background),
         boxes=len(boxes),
         class_counts=tuple(np.bincount(labels, minlength=len(records.header.names)).tolist()),
         image_sizes=dict(Counter(record.size for record in records.records).most_common()),

@@ -9,8 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
+from jaxtyping import Int64
 
-from boxwright.data.cache import Key, LabelCache, Outcome, item_key
+from boxwright.data.cache import ItemKeys, Key, LabelCache, Outcome
 from boxwright.data.formats import format_named
 from boxwright.data.formats.base import Format, Item, Labels, Listing
 from boxwright.data.image_store import ImageStore
@@ -20,11 +21,17 @@ from boxwright.data.report import error_text
 from boxwright.data.sample import DatasetHeader, Instances, Problem, Record, Records, Report, Severity, Split
 from boxwright.errors import DataError
 
-__all__ = ["DataConfig", "ImagePolicy", "ImageStore", "read_split", "scan_split"]
+__all__ = ["DataConfig", "ImagePolicy", "ImageStore", "all_labels", "read_split", "scan_split"]
 
 Progress = Callable[[int, int], None]  # done, total
 _CHUNK = 64  # images a thread takes at once
-_SAID_ONCE = ("image_16bit", "image_several_frames")  # one line for the split, with a count
+_SAID_ONCE = (
+    "image_16bit",
+    "image_several_frames",
+    "polygon_crosses_itself",
+    "outline_missing",
+    "angle_missing",
+)  # fmt: skip; one line for the split, with a count
 _TOO_MANY_MISSING = 0.5  # part of label files
 
 
@@ -48,10 +55,25 @@ def scan_split(header: DatasetHeader, split: Split, config: DataConfig, on_progr
     """
     if split not in header.splits:
         raise DataError(f"{header.source}: there is no {split} split; it has {', '.join(header.splits)}")
+    _require_labels(header, config)
     form = format_named(header.format)
     listing = form.items(header, split, config)
     outcomes = _outcomes(form, listing, header, split, config, on_progress)
     return _assemble(header, split, config, listing, outcomes)
+
+
+def _require_labels(header: DatasetHeader, config: DataConfig) -> None:
+    """Raises where the labels cannot hold what the task learns."""
+    if config.task == "pose" and header.keypoints is None:
+        raise DataError(
+            f"{header.source}: its labels have no keypoints to learn poses from; expected kpt_shape in a YOLO "
+            "data.yaml or keypoints in the categories of a COCO file"
+        )
+    if config.task == "classify" and header.task != "classify":
+        raise DataError(
+            f"{header.source}: its labels do not say the class of whole images; to classify, name a folder with "
+            "train/<class name>/ and val/<class name>/"
+        )
 
 
 # -- reading -------------------------------------------------------------------------------------------------------
@@ -70,10 +92,12 @@ def _outcomes(
     total = len(listing.items)
     chunks = [listing.items[start : start + _CHUNK] for start in range(0, total, _CHUNK)]
 
+    keys = ItemKeys(config.fingerprint)
+
     def work(items: Sequence[Item]) -> list[tuple[Key, Outcome, bool]]:
         results = []
         for item in items:
-            key = item_key(item, config.fingerprint)
+            key = keys(item)
             known = kept.get(key)
             results.append((key, known or _read_item(form, item, header, config), known is not None))
         return results
@@ -109,7 +133,9 @@ def _assemble(
         if outcome.size is not None and outcome.labels.state != "unreadable"
     ]
     records = tuple(
-        Record(item.image, outcome.size, outcome.labels.instances) for item, outcome in used if outcome.size is not None
+        Record(item.image, outcome.size, outcome.labels.instances, outcome.labels.image_label)
+        for item, outcome in used
+        if outcome.size is not None
     )
     problems = [*listing.problems]
     for outcome in outcomes:
@@ -139,12 +165,21 @@ def _assemble(
 
 
 def _class_counts(header: DatasetHeader, records: Iterable[Record]) -> dict[str, int]:
-    labels = np.concatenate([np.zeros(0, np.int64), *(record.instances.labels for record in records)])
+    labels = all_labels(records)
     numbers = np.bincount(labels, minlength=len(header.names)).tolist()
     counts: Counter[str] = Counter()
     for name, number in zip(header.names, numbers, strict=True):
         counts[name] += number
     return dict(counts)
+
+
+def all_labels(records: Iterable[Record]) -> Int64[np.ndarray, " n"]:
+    """The class of every object, or of every image where images have one."""
+    parts = [
+        record.instances.labels if record.image_label is None else np.array([record.image_label], np.int64)
+        for record in records
+    ]
+    return np.concatenate([np.zeros(0, np.int64), *parts])
 
 
 def _say_once(problems: list[Problem]) -> list[Problem]:
@@ -188,6 +223,6 @@ def _split_problems(
         hint = "; is the labels folder beside the images folder? data.allow_missing=true accepts it" if too_many else ""
         message = f"{len(missing)} of {len(records)} images have no label file and count as background: {few}{hint}"
         say("labels_missing", message, "error" if too_many else "note")
-    if not any(len(record.instances) for record in records) and not config.allow_empty:
+    if not len(all_labels(records)) and not config.allow_empty:
         say("no_objects", f"the {split} split has no object at all; data.allow_empty=true accepts that", "error")
     return problems

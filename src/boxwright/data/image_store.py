@@ -21,12 +21,13 @@ from jaxtyping import UInt8
 from boxwright.config import to_yaml
 from boxwright.data.cache import fingerprint, usable_cache_folder, write_atomically
 from boxwright.data.images import image_size, read_image
-from boxwright.data.policy import DataConfig
+from boxwright.data.policy import DataConfig, Fit
 from boxwright.data.sample import Records
 from boxwright.errors import DataError
 
 _GB = 1e9
 _SHARE = 0.9  # of the free memory or disk; the rest is for everything else
+CROP_MARGIN = 1.42  # short side over imgsz where the middle is cropped: a crop of half the area is still not enlarged
 Progress = Callable[[int, int], None]
 
 
@@ -40,7 +41,7 @@ class ImageStore:
     def __init__(self, records: Records, config: DataConfig, on_progress: Progress | None = None) -> None:
         self._paths = tuple(str(record.image) for record in records.records)
         self._sizes = tuple(record.size for record in records.records)
-        self._imgsz, self._policy = config.imgsz, config.image
+        self._imgsz, self._fit, self._policy = config.imgsz, config.fit, config.image
         self._cache: _Memory | _Disk | None = None
         self.messages: tuple[str, ...] = ()
         if config.cache != "none" and self._paths:
@@ -55,7 +56,7 @@ class ImageStore:
 
     def resized_size(self, index: int) -> tuple[int, int]:
         """(height, width) px of `resized(index)`, without reading it."""
-        return resized_size(self._sizes[index], self._imgsz)
+        return resized_size(self._sizes[index], self._imgsz, self._fit)
 
     def image(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
         """RGB pixels in the size of the file.
@@ -66,10 +67,10 @@ class ImageStore:
         return self._read(index, None)
 
     def resized(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
-        """RGB pixels with the long side resized to `imgsz`. Treat as read-only: it may be the cache itself.
+        """RGB pixels resized as `DataConfig.fit` wants. Treat as read-only: it may be the cache itself.
 
-        Sides are `ceil(side * ratio)`, at most `imgsz`. Bilinear; shrinking to less than half averages over the area
-        (for a JPEG, in its decoder), because plain bilinear would skip pixels.
+        Sides are those of `resized_size`. Bilinear; shrinking to less than half averages over the area (for a JPEG, in
+        its decoder), because plain bilinear would skip pixels.
 
         Raises:
             DataError: the file was damaged, changed or removed after it was checked.
@@ -96,11 +97,11 @@ class ImageStore:
         return pixels
 
     def _resize(self, index: int) -> np.ndarray:
-        pixels = self._read(index, self._imgsz)
         target = self.resized_size(index)
+        pixels = self._read(index, max(target))
         if pixels.shape[:2] == target:
             return pixels
-        shrinking = max(pixels.shape[:2]) > 2 * self._imgsz
+        shrinking = max(pixels.shape[:2]) > 2 * max(target)
         method = cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR
         return np.asarray(cv2.resize(pixels, (target[1], target[0]), interpolation=method))
 
@@ -111,6 +112,7 @@ class ImageStore:
         folder = None
         if config.cache == "disk":
             identity = f"{records.header.source.resolve()}|{records.split}|{config.imgsz}|{to_yaml(config.image)}"
+            identity += "" if config.fit == "letterbox" else f"|{config.fit}"
             digest = hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()[:32]
             folder = usable_cache_folder(f"images/{digest}", records.header.root)
             limit = None if folder is None else _free_disk(folder)
@@ -119,7 +121,7 @@ class ImageStore:
                 return
         budget = config.cache_limit_gb * _GB
         budget = budget if limit is None else min(budget, limit)
-        shapes = [(*resized_size(size, self._imgsz), 3) for size in self._sizes]
+        shapes = [(*resized_size(size, self._imgsz, self._fit), 3) for size in self._sizes]
         ends = np.cumsum([math.prod(shape) for shape in shapes])
         count = int(np.searchsorted(ends, budget, side="right"))
         used = float(ends[count - 1]) / _GB if count else 0.0
@@ -148,12 +150,21 @@ class ImageStore:
                     on_progress(done, count)
 
 
-def resized_size(size: tuple[int, int], imgsz: int) -> tuple[int, int]:
-    """(height, width) px of an image whose long side is resized to `imgsz`.
+def resized_size(size: tuple[int, int], imgsz: int, fit: Fit = "letterbox") -> tuple[int, int]:
+    """(height, width) px that an image of `size` is kept in, before it is placed in the network input.
 
-    >>> resized_size((427, 640), 320)
-    (214, 320)
+    The long side at `imgsz` to letterbox, both sides to stretch; to crop, the short side at `CROP_MARGIN` times that,
+    never enlarged.
+
+    >>> resized_size((427, 640), 320), resized_size((427, 640), 320, "stretch"), resized_size((427, 640), 200, "crop")
+    ((214, 320), (320, 320), (284, 426))
     """
+    if fit == "stretch":
+        return imgsz, imgsz
+    if fit == "crop":
+        ratio = min(math.ceil(CROP_MARGIN * imgsz) / min(size), 1.0)
+        height, width = (min(math.ceil(side * ratio), side) for side in size)
+        return height, width
     ratio = imgsz / max(size)
     height, width = (min(math.ceil(side * ratio), imgsz) for side in size)
     return height, width

@@ -13,7 +13,7 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
@@ -23,14 +23,17 @@ import torch
 from jaxtyping import UInt8
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from boxwright.data.augment.classify import build_image_sample
 from boxwright.data.augment.geometry import apply_letterbox
+from boxwright.data.augment.instances import move, scaling
 from boxwright.data.augment.pipeline import AugmentConfig, build_sample, sample_generator
-from boxwright.data.collate import Batch, PackedBatch, pack
+from boxwright.data.collate import Batch, PackedBatch, TargetLayout, pack
 from boxwright.data.dataset import DataConfig, ImageStore
 from boxwright.data.plan import global_batches, rank_share, validation_shape
-from boxwright.data.sample import Instances, Records, Sample
-from boxwright.errors import BoxwrightError, DataError
-from boxwright.ops.letterbox import Letterbox, letterbox
+from boxwright.data.policy import Fit
+from boxwright.data.sample import Records, Sample
+from boxwright.errors import BoxwrightError, ConfigError, DataError
+from boxwright.ops.letterbox import Letterbox, centre_crop, letterbox, stretch
 
 # Partners of a mosaic come from this many neighbours in the epoch's order: with them in memory an image is decoded
 # about once per epoch and process instead of four times. The peer draws them from a buffer of as many recent images.
@@ -43,7 +46,7 @@ class Images(Protocol):
     """What the loaders need of an `ImageStore`."""
 
     def resized(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
-        """The image with its long side at imgsz."""
+        """The image as `ImageStore.resized` gives it."""
         ...
 
 
@@ -67,7 +70,7 @@ class _Recent:
 
 
 def load_sample(records: Records, images: Images, index: int) -> Sample:
-    """Image `index` with its long side at imgsz, and its objects in the same pixels.
+    """Image `index` as the store resizes it, and its objects in the same pixels.
 
     Raises:
         DataError: the image cannot be used; the message starts with its path.
@@ -80,8 +83,7 @@ def load_sample(records: Records, images: Images, index: int) -> Sample:
     except Exception as error:
         raise DataError(f"{record.image}: cannot be loaded: {type(error).__name__}: {error}") from error
     gain_y, gain_x = image.shape[0] / record.size[0], image.shape[1] / record.size[1]
-    boxes = record.instances.boxes * np.array([gain_x, gain_y, gain_x, gain_y], np.float32)
-    return Sample(image, Instances(boxes, record.instances.labels), index)
+    return Sample(image, move(record.instances, scaling((gain_x, gain_y))), index, record.image_label)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +119,7 @@ class _TrainBuild:
     ) -> None:  # fmt: skip
         self._records, self._data, self._augment, self._shares = records, data, augment, shares
         self._seed, self._epochs = seed, epochs
+        self._layout = TargetLayout.of(data, records.header)
         load = partial(load_sample, records, images)
         self._load = load if data.cache == "ram" else _Recent(load, RECENT_BYTES)
         self._order = (-1, np.zeros(0, np.int64))
@@ -133,21 +136,27 @@ class _TrainBuild:
         order, positions = self.order(epoch), self._shares[number]
         paths = [str(self._records.records[order[position]].image) for position in positions]
         size = (self._data.imgsz, self._data.imgsz)
-        return pack((self._draw(epoch, position) for position in positions), paths, size, shared=shared)
+        samples = (self._draw(epoch, position) for position in positions)
+        return pack(samples, paths, size, shared=shared, layout=self._layout)
 
     def _draw(self, epoch: int, position: int) -> Sample:
         order = self.order(epoch)
         index = int(order[position])
         first = min(max(position - PARTNER_WINDOW // 2, 0), max(len(order) - PARTNER_WINDOW, 0))
+        rng = sample_generator(self._seed, epoch, index)
+        imgsz, config = self._data.imgsz, self._augment
         try:
+            if self._data.task == "classify":
+                return build_image_sample(self._load(index), imgsz=imgsz, config=config, rng=rng, fit=self._data.fit)
             return build_sample(
                 self._load,
                 index,
-                imgsz=self._data.imgsz,
-                config=self._augment,
-                rng=sample_generator(self._seed, epoch, index),
+                imgsz=imgsz,
+                config=config,
+                rng=rng,
                 partners=order[first : first + PARTNER_WINDOW].tolist(),
-                mosaic=not self._augment.mosaic_closed(epoch, self._epochs),
+                mosaic=not config.mosaic_closed(epoch, self._epochs),
+                keypoints=self._records.header.keypoints if self._data.task == "pose" else None,
             )
         except BoxwrightError:
             raise
@@ -157,13 +166,15 @@ class _TrainBuild:
 
 
 class _ValidationBuild:
-    """Letterboxes the validation batches of one rank."""
+    """Places the images of one rank's validation batches."""
 
     def __init__(
-        self, records: Records, images: Images, order: list[int], shares: list[range], shapes: list[tuple[int, int]]
-    ) -> None:
-        self._records, self._images = records, images
+        self, records: Records, data: DataConfig, images: Images, order: list[int], shares: list[range],
+        shapes: list[tuple[int, int]],
+    ) -> None:  # fmt: skip
+        self._records, self._images, self._fit = records, images, data.fit
         self._order, self._shares, self._shapes = order, shares, shapes
+        self._layout = TargetLayout.of(data, records.header)
 
     def __call__(self, key: tuple[int, int], shared: bool) -> PackedBatch:
         number = key[1]
@@ -173,21 +184,33 @@ class _ValidationBuild:
         letterboxes: list[Letterbox] = []
         samples = (self._place(index, target, letterboxes) for index in indices)
         # Taken one by one: a list of whole images would be a second batch in memory.
-        packed = pack(samples, [str(record.image) for record in records], target, truths=records, shared=shared)
-        return PackedBatch(
-            packed.images, packed.instances, packed.indices, packed.paths, tuple(letterboxes), packed.truths
-        )
+        paths = [str(record.image) for record in records]
+        packed = pack(samples, paths, target, truths=records, shared=shared, layout=self._layout)
+        return replace(packed, letterboxes=tuple(letterboxes))
 
     def _place(self, index: int, target: tuple[int, int], letterboxes: list[Letterbox]) -> Sample:
         sample = load_sample(self._records, self._images, index)
         height, width = sample.image.shape[:2]
-        inner = letterbox((height, width), target, scaleup=False)
-        # From the original straight to the input: the two resizes in one.
-        whole = Letterbox(self._records.records[index].size, target, inner.resized, inner.top, inner.left)
+        record = self._records.records[index]
+        inner, whole = _placements((height, width), record.size, target, self._fit)
         letterboxes.append(whole)
-        instances = self._records.records[index].instances
-        boxes = whole.to_network(instances.boxes)
-        return Sample(apply_letterbox(sample.image, inner), Instances(boxes, instances.labels), index)
+        gain_y, gain_x = whole.gain
+        objects = move(record.instances, scaling((gain_x, gain_y), (whole.left, whole.top)))
+        return Sample(apply_letterbox(sample.image, inner), objects, index, record.image_label)
+
+
+def _placements(
+    kept: tuple[int, int], original: tuple[int, int], target: tuple[int, int], fit: Fit
+) -> tuple[Letterbox, Letterbox]:
+    """From the size the store keeps to the network input, and from the original straight to the same place."""
+    if fit == "stretch":
+        return stretch(kept, target), stretch(original, target)
+    if fit == "crop":
+        whole = centre_crop(original, target[0])
+        return Letterbox(kept, target, whole.resized, whole.top, whole.left), whole
+    inner = letterbox(kept, target, scaleup=False)
+    # From the original straight to the input: the two resizes in one.
+    return inner, Letterbox(original, target, inner.resized, inner.top, inner.left)
 
 
 class _Keys:
@@ -267,8 +290,9 @@ def train_loader(
 
     Raises:
         DataError: the split has no image.
-        ConfigError: fewer images in a batch than ranks.
+        ConfigError: fewer images in a batch than ranks, or `fit` is not for this task.
     """
+    _check_fit(data)
     batches = global_batches(len(records.records), batch, world)
     shares = [rank_share(positions, rank, world) for positions in batches]
     build = _TrainBuild(records, data, augment, images or ImageStore(records, data), shares, seed, epochs)
@@ -286,20 +310,36 @@ def val_loader(
     stride: int = 32,
     images: Images | None = None,
     pin_memory: bool = False,
+    square: bool = False,
 ) -> BatchLoader:
-    """Validation batches of this rank with letterboxes and truths, ordered by aspect ratio to save padding.
+    """Validation batches of this rank with letterboxes and truths.
+
+    Letterboxed images are ordered by aspect ratio and share the smallest rectangle; others, and all of them where
+    `square` is set, stay in order, in squares.
 
     Raises:
         DataError: the split has no image.
-        ConfigError: fewer images in a batch than ranks.
+        ConfigError: fewer images in a batch than ranks, or `fit` is not for this task.
     """
+    _check_fit(data)
     aspects = [record.size[0] / record.size[1] for record in records.records]
-    order = sorted(range(len(aspects)), key=aspects.__getitem__)
+    rectangles = data.fit == "letterbox" and data.task != "classify" and not square
+    order = sorted(range(len(aspects)), key=aspects.__getitem__) if rectangles else list(range(len(aspects)))
     batches = global_batches(len(order), batch, world)
-    shapes = [validation_shape([aspects[order[p]] for p in positions], data.imgsz, stride) for positions in batches]
+    shapes = [(data.imgsz, data.imgsz)] * len(batches)
+    if rectangles:
+        shapes = [validation_shape([aspects[order[p]] for p in positions], data.imgsz, stride) for positions in batches]
     shares = [rank_share(positions, rank, world) for positions in batches]
-    build = _ValidationBuild(records, images or ImageStore(records, data), order, shares, shapes)
+    build = _ValidationBuild(records, data, images or ImageStore(records, data), order, shares, shapes)
     return BatchLoader(build, len(batches), workers=workers, persistent=False, pin_memory=pin_memory)
+
+
+def _check_fit(data: DataConfig) -> None:
+    if data.fit == "crop" and data.task != "classify":
+        raise ConfigError(
+            f"data.fit: 'crop' cuts objects off and is for data.task=classify, got task '{data.task}'; "
+            "choose letterbox or stretch"
+        )
 
 
 @contextmanager

@@ -66,8 +66,8 @@ def join_instances(parts: Sequence[Instances]) -> Instances:
 
     A part without objects may lack what others tell.
     """
-    held = [part for part in parts if len(part)] or list(parts[:1])
-    first = held[0] if held else Instances.empty()
+    held = [part for part in parts if len(part)] or list(parts[:1]) or [Instances.empty()]
+    first = held[0]
     joined: dict[str, Any] = {
         name: np.concatenate([part._columns()[name] for part in held]) for name in first._columns()
     }

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # SPDX-FileCopyrightText: The boxwright authors
-"""Drawn scenes with exact labels: the dataset that needs no download.
+"""Drawn scenes with exact labels, for every task: the dataset that needs no download.
 
-Four classes differ by shape only. Colour, size, place and tilt are drawn independently of the class; backgrounds
-are textured and cluttered; objects overlap. A box is the full extent of its object, also where another one hides it,
-and at least `MIN_SHOWN` of every object stays in sight.
+Classes differ by shape only. Colour, size, place and tilt are drawn independently of the class; backgrounds are
+textured and cluttered; objects overlap. A box is the full extent of its object, also where another one hides it, and
+so are outlines, oriented boxes and keypoints; at least `MIN_SHOWN` of every object stays in sight.
 """
 
 import math
@@ -12,30 +12,34 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 from jaxtyping import Bool, Int64, UInt8
 
+from boxwright.data.drawn_labels import describe, label_rows
+from boxwright.data.drawn_shapes import ATTRIBUTES, FIGURE, NAMES, STYLES, Shape, Style, draw_shape
 from boxwright.data.sample import Instances
 from boxwright.errors import ConfigError, DataError
+from boxwright.vocabulary import TaskName
 
-NAMES = ("circle", "square", "triangle", "cross")
-MIN_SIZE, MAX_SIZE = 0.09, 0.35  # long side of a box over the side of the image
-MIN_OBJECTS, MAX_OBJECTS = 2, 8
+__all__ = ["ATTRIBUTES", "FIGURE", "NAMES", "STYLES", "Scene", "draw_dataset", "draw_scene"]
+
 MIN_SHOWN = 0.45  # share of an object's pixels
-MAX_TILT = math.radians(25)  # to either side of upright
 MIN_CONTRAST = 100.0  # distance in RGB between an object and what it is painted on
 SMALLEST = 64  # px; at 9 % of less, shapes are not told apart
-_OVERSAMPLE = 4  # outlines are drawn this much larger, then averaged
 # JPEG that keeps the colours of small shapes: no chroma subsampling.
 _ENCODING = [
     cv2.IMWRITE_JPEG_QUALITY, 95,
     cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
 ]  # fmt: skip
 _SPLITS = ("train", "val")
+_CLASSIFY_NOTE = "drawn.txt"  # beside the class folders, which need no description
+_COLOURS = ((210, 45, 45), (40, 180, 60), (50, 80, 220))  # of the values of ATTRIBUTES[0]
+_COLOUR_SPREAD = 30.0  # around them
+_WHITE, _BLACK = 245.0, 12.0  # dots and stripes
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +52,6 @@ class Scene:
     owner: Int64[np.ndarray, "s s"]  # object seen at each pixel, -1 for background
 
 
-@dataclass(frozen=True, slots=True)
-class _Shape:
-    """One object before it has a place."""
-
-    alpha: UInt8[np.ndarray, "h w"]  # share of each pixel that it covers
-    mask: Bool[np.ndarray, "h w"]  # at least half covered; touches all four sides
-    label: int
-
-
 def draw_dataset(
     folder: str | Path,
     *,
@@ -64,50 +59,64 @@ def draw_dataset(
     val: int = 200,
     imgsz: int = 192,
     seed: int = 0,
+    task: TaskName = "detect",
+    attributes: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Draws a dataset in YOLO layout and returns its `data.yaml`; the same arguments draw the same files.
 
+    To classify, it is a folder for each class, and the folder of all is returned. With `attributes`, objects have a
+    colour (one of three) and marks (dot, stripe, both or none), declared in the data.yaml.
     A folder that already holds exactly this dataset is left as it is. The folder appears whole or not at all.
 
     Raises:
         DataError: the folder holds something else.
-        ConfigError: fewer than one image, or a side below 64 px.
+        ConfigError: fewer than one image, a side below 64 px, or attributes of whole images.
     """
     if min(train, val) < 1 or imgsz < SMALLEST:
         raise ConfigError(
             f"data draw: expected at least 1 image in each split and a side of at least {SMALLEST} px, "
             f"got train={train}, val={val}, imgsz={imgsz}"
         )
-    folder = Path(folder)
-    text = _describe(train, val, imgsz, seed)
+    if attributes and task == "classify":
+        raise ConfigError("data draw: attributes belong to objects; task 'classify' labels whole images")
+    folder, counts = Path(folder), {"train": train, "val": val}
+    text = describe(counts, imgsz, seed, task, ATTRIBUTES if attributes else ())
+    described = folder / (_CLASSIFY_NOTE if task == "classify" else "data.yaml")
+    made = folder if task == "classify" else described
     if folder.exists() and any(folder.iterdir()):
-        if (folder / "data.yaml").is_file() and (folder / "data.yaml").read_text(encoding="utf-8") == text:
-            return folder / "data.yaml"
+        if described.is_file() and described.read_text(encoding="utf-8") == text:
+            return made
         raise DataError(f"{folder}: expected a new or empty folder, it holds other files; choose another place")
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         unfinished.chmod(0o755)
-        _fill(unfinished, {"train": train, "val": val}, imgsz, seed, on_progress)
-        (unfinished / "data.yaml").write_text(text, encoding="utf-8")
+        _fill(unfinished, counts, imgsz, seed, task, attributes, on_progress)
+        (unfinished / described.name).write_text(text, encoding="utf-8")
         os.replace(unfinished, folder)  # noqa: PTH105  # Path.replace says the same; this one is known to be atomic
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
-    return folder / "data.yaml"
+    return made
 
 
-def draw_scene(imgsz: int, seed: int, split: str, index: int) -> Scene:
-    """Scene `index` of a split: depends on the four arguments only."""
+def draw_scene(
+    imgsz: int, seed: int, split: str, index: int, *, task: TaskName = "detect", attributes: bool = False
+) -> Scene:
+    """Scene `index` of a split: depends on the arguments only. Objects carry what the task labels."""
     rng = np.random.default_rng(np.random.SeedSequence([seed, _SPLITS.index(split), index]))
+    style = STYLES[task]
     image = _background(rng, imgsz)
     owner = np.full((imgsz, imgsz), -1, np.int64)
-    shapes: list[_Shape] = []
+    shapes: list[Shape] = []
     corners: list[tuple[int, int]] = []
-    for _ in range(int(rng.integers(MIN_OBJECTS, MAX_OBJECTS + 1))):
-        shape, corner = _find_place(rng, owner, shapes)
-        _paint(rng, image, owner, shape, corner, len(shapes))
+    answers: list[tuple[int, tuple[int, int]]] = []
+    for _ in range(int(rng.integers(style.min_objects, style.max_objects + 1))):
+        # To classify, every split shows every class.
+        label = index % len(style.names) if task == "classify" else None
+        shape, corner = _find_place(rng, owner, shapes, style, label)
+        answers.append(_paint(rng, image, owner, shape, corner, len(shapes), attributes))
         shapes.append(shape)
         corners.append(corner)
     masks = np.zeros((len(shapes), imgsz, imgsz), np.bool_)
@@ -119,61 +128,100 @@ def draw_scene(imgsz: int, seed: int, split: str, index: int) -> Scene:
     labels = np.array([shape.label for shape in shapes], np.int64)
     grain = rng.random((imgsz, imgsz), np.float32) * 12 - 6
     image = cv2.convertScaleAbs(np.maximum(image + grain[..., None], 0))  # clips above
-    return Scene(image, Instances(boxes, labels), masks, owner)
+    points = [shape.points + corner for shape, corner in zip(shapes, corners, strict=True)]
+    objects = _labelled(Instances(boxes, labels), points, owner, task)
+    if attributes:
+        colours, marks = zip(*answers, strict=True)
+        objects = replace(
+            objects, attributes={"colour": np.array(colours, np.int64), "marks": np.array(marks, np.float32)}
+        )
+    return Scene(image, objects, masks, owner)
 
 
-def _find_place(rng: np.random.Generator, owner: np.ndarray, before: list[_Shape]) -> tuple[_Shape, tuple[int, int]]:
+def _labelled(objects: Instances, points: list[np.ndarray], owner: np.ndarray, task: TaskName) -> Instances:
+    """The objects with what the task needs of their points."""
+    if task == "segment":
+        return replace(objects, polygons=tuple((of.astype(np.float32),) for of in points))
+    if task == "obb":
+        return replace(objects, corners=np.array(points, np.float32))
+    if task == "pose":
+        x, y = np.moveaxis(np.array(points), -1, 0)
+        hidden = owner[y.astype(np.int64), x.astype(np.int64)] != np.arange(len(objects))[:, None]
+        return replace(objects, keypoints=np.stack((x, y, 2.0 - hidden), axis=-1).astype(np.float32))
+    return objects
+
+
+def _find_place(
+    rng: np.random.Generator, owner: np.ndarray, before: list[Shape], style: Style, label: int | None
+) -> tuple[Shape, tuple[int, int]]:
     """A shape and its top left corner, such that enough of every earlier object stays in sight."""
     side = len(owner)
-    largest = MAX_SIZE
+    largest = style.max_size
     shown = np.bincount(owner.ravel() + 1, minlength=len(before) + 1)[1:]
     areas = np.array([shape.mask.sum() for shape in before])
     while True:
-        shape = _draw_shape(rng, int(rng.integers(len(NAMES))), rng.uniform(MIN_SIZE, largest) * side, side)
+        chosen = int(rng.integers(len(style.names))) if label is None else label
+        shape = draw_shape(rng, style, chosen, rng.uniform(style.min_size, largest) * side, side)
         height, width = shape.mask.shape
         x, y = int(rng.integers(side - width + 1)), int(rng.integers(side - height + 1))
         covered = np.bincount(owner[y : y + height, x : x + width][shape.mask] + 1, minlength=len(before) + 1)[1:]
-        if np.all(shown - covered >= MIN_SHOWN * areas):
+        if np.all(shown - covered >= MIN_SHOWN * areas) and _fits(shape, (x, y), side):
             return shape, (x, y)
-        largest = max(largest * 0.97, 1.5 * MIN_SIZE)  # a crowded scene takes smaller ones
+        largest = max(largest * 0.97, 1.5 * style.min_size)  # a crowded scene takes smaller ones
 
 
-def _draw_shape(rng: np.random.Generator, label: int, size: float, side: int) -> _Shape:
-    """A rotated, slightly stretched shape whose box has the long side `size` px."""
-    points = _OUTLINES[NAMES[label]] * (1.0, rng.uniform(0.85, 1.0))
-    angle = rng.uniform(-MAX_TILT, MAX_TILT)
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    points = points @ turn.T
-    points -= points.min(0)
-    points *= size / points.max()
-    fine = np.zeros([int(np.ceil(extent)) * _OVERSAMPLE + 2 * _OVERSAMPLE for extent in points.max(0)[::-1]], np.uint8)
-    cv2.fillPoly(fine, [np.round((points + 1) * _OVERSAMPLE).astype(np.int32)], 255)
-    alpha = cv2.resize(fine, (fine.shape[1] // _OVERSAMPLE, fine.shape[0] // _OVERSAMPLE), interpolation=cv2.INTER_AREA)
-    mask = alpha >= 128
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    inside = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-    alpha, mask = alpha[inside], mask[inside]
-    # Thin tips may be less than half a pixel: draw again, a little larger or smaller, until the size is in range.
-    if not MIN_SIZE * side <= max(mask.shape) <= MAX_SIZE * side:
-        return _draw_shape(rng, label, rng.uniform(MIN_SIZE, MAX_SIZE) * side, side)
-    return _Shape(alpha, mask, label)
+def _fits(shape: Shape, corner: tuple[int, int], side: int) -> bool:
+    placed = shape.points + corner
+    return not shape.reach or bool(placed.min() >= 0 and placed.max() <= side)
 
 
 def _paint(
-    rng: np.random.Generator, image: np.ndarray, owner: np.ndarray, shape: _Shape, corner: tuple[int, int], number: int
-) -> None:
-    """Paints the shape onto `image` (float32) and `owner`, in a colour that differs from what is there."""
+    rng: np.random.Generator,
+    image: np.ndarray,
+    owner: np.ndarray,
+    shape: Shape,
+    corner: tuple[int, int],
+    number: int,
+    attributes: bool,
+) -> tuple[int, tuple[int, int]]:
+    """Paints the shape onto `image` (float32) and `owner`, in a colour that differs from what is there.
+
+    Returns which colour it has, and whether it has a dot and a stripe.
+    """
     (x, y), (height, width) = corner, shape.mask.shape
     under = image[y : y + height, x : x + width]
     behind = under[shape.mask].mean(0)
-    colour = rng.uniform(0, 255, 3)
+    name, colour = _colour(rng, attributes)
     while np.linalg.norm(colour - behind) < MIN_CONTRAST:
-        colour = rng.uniform(0, 255, 3)
+        name, colour = _colour(rng, attributes)
     light = np.linspace(1, 1 + rng.uniform(-0.3, 0.3), width, dtype=np.float32)  # darker or brighter to the right
     share = shape.alpha.astype(np.float32) / 255
     for channel, value in enumerate(colour.tolist()):
         under[..., channel] += share * (value * light - under[..., channel])
     owner[y : y + height, x : x + width][shape.mask] = number
+    return name, _mark(rng, under, shape) if attributes else (0, 0)
+
+
+def _colour(rng: np.random.Generator, attributes: bool) -> tuple[int, np.ndarray]:
+    if not attributes:
+        return 0, rng.uniform(0, 255, 3)
+    name = int(rng.integers(len(_COLOURS)))
+    return name, np.array(_COLOURS[name]) + rng.uniform(-_COLOUR_SPREAD, _COLOUR_SPREAD, 3)
+
+
+def _mark(rng: np.random.Generator, under: np.ndarray, shape: Shape) -> tuple[int, int]:
+    """Paints a white dot in the middle and a black stripe below it, each or not."""
+    dot, stripe = (int(value) for value in rng.integers(0, 2, 2))
+    height, width = shape.mask.shape
+    y, x = np.ogrid[:height, :width]
+    if dot:
+        middle_y, middle_x = (of.mean() for of in np.nonzero(shape.mask))
+        near = (y - middle_y) ** 2 + (x - middle_x) ** 2 <= (0.14 * min(height, width)) ** 2
+        under[near & shape.mask] = _WHITE
+    if stripe:
+        low = (y >= 0.68 * height) & (y < 0.82 * height)
+        under[np.broadcast_to(low, shape.mask.shape) & shape.mask] = _BLACK
+    return dot, stripe
 
 
 def _background(rng: np.random.Generator, side: int) -> np.ndarray:
@@ -222,53 +270,31 @@ def _clutter(rng: np.random.Generator, image: np.ndarray, side: int) -> np.ndarr
 
 
 def _fill(
-    folder: Path, counts: dict[str, int], imgsz: int, seed: int, on_progress: Callable[[int, int], None] | None
+    folder: Path,
+    counts: dict[str, int],
+    imgsz: int,
+    seed: int,
+    task: TaskName,
+    attributes: bool,
+    on_progress: Callable[[int, int], None] | None,
 ) -> None:
     done, total = 0, sum(counts.values())
     for split, count in counts.items():
         images, labels = folder / "images" / split, folder / "labels" / split
-        images.mkdir(parents=True)
-        labels.mkdir(parents=True)
+        if task == "classify":
+            images = folder / split
+        else:
+            labels.mkdir(parents=True)
         for index in range(count):
-            scene = draw_scene(imgsz, seed, split, index)
+            scene = draw_scene(imgsz, seed, split, index, task=task, attributes=attributes)
             bgr = cv2.cvtColor(scene.image, cv2.COLOR_RGB2BGR)
             encoded = cv2.imencode(".jpg", bgr, _ENCODING)[1]
-            (images / f"{index:06d}.jpg").write_bytes(encoded.tobytes())
-            (labels / f"{index:06d}.txt").write_text(_rows(scene.instances, imgsz), encoding="ascii")
+            place = images / STYLES[task].names[int(scene.instances.labels[0])] if task == "classify" else images
+            place.mkdir(parents=True, exist_ok=True)
+            (place / f"{index:06d}.jpg").write_bytes(encoded.tobytes())
+            if task != "classify":
+                text = label_rows(scene.instances, imgsz, task, ATTRIBUTES if attributes else ())
+                (labels / f"{index:06d}.txt").write_text(text, encoding="ascii")
             done += 1
             if on_progress is not None:
                 on_progress(done, total)
-
-
-def _rows(instances: Instances, side: int) -> str:
-    boxes = instances.boxes.astype(np.float64) / side
-    rows = []
-    for label, (x1, y1, x2, y2) in zip(instances.labels.tolist(), boxes.tolist(), strict=True):
-        rows.append(f"{label} {(x1 + x2) / 2:.8f} {(y1 + y2) / 2:.8f} {x2 - x1:.8f} {y2 - y1:.8f}\n")
-    return "".join(rows)
-
-
-def _describe(train: int, val: int, imgsz: int, seed: int) -> str:
-    names = "".join(f"  {index}: {name}\n" for index, name in enumerate(NAMES))
-    return (
-        f"# Drawn by boxwright: train={train} val={val} imgsz={imgsz} seed={seed}\n"
-        f"train: images/train\nval: images/val\nnames:\n{names}"
-    )
-
-
-def _ring(radii: list[float], turn: float = 0.0) -> np.ndarray:
-    """Points around the origin, one for each radius."""
-    angles = np.linspace(0, 2 * np.pi, len(radii), endpoint=False) + turn
-    return np.asarray(np.stack([np.cos(angles), np.sin(angles)], axis=1) * np.array(radii)[:, None])
-
-
-_ARM = 0.34  # half width of a cross's arm
-_OUTLINES = {
-    "circle": _ring([1.0] * 72),
-    "square": _ring([1.0] * 4, turn=math.pi / 4),
-    "triangle": _ring([1.0] * 3, turn=-math.pi / 2),  # upright: y points down
-    "cross": np.array([
-        (-_ARM, -1), (_ARM, -1), (_ARM, -_ARM), (1, -_ARM), (1, _ARM), (_ARM, _ARM),
-        (_ARM, 1), (-_ARM, 1), (-_ARM, _ARM), (-1, _ARM), (-1, -_ARM), (-_ARM, -_ARM),
-    ]),
-}  # fmt: skip

@@ -22,8 +22,10 @@ from boxwright.engine.precision import Resolved, choose_precision, default_worke
 from boxwright.engine.recipe import Recipe
 from boxwright.engine.step import Stepper, StepSettings
 from boxwright.errors import ConfigError, DataError
+from boxwright.losses.criterion import Criterion
 from boxwright.models.network import Network
 from boxwright.models.weights import load_weights
+from boxwright.vocabulary import AttributeSpec, KeypointSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,8 @@ def assemble(
             f"model.head.num_classes: expected {len(header.names)}, the number of classes that {header.source} names, "
             f"got {recipe.num_classes}"
         )
-    expect_exclusive(recipe, header)
+    for text in expect_labels(recipe, header):
+        listener.message(text, "warning")
     records = _read(header, "train", recipe, ranks, listener)
     recipe = _fit_batch(recipe, len(records.records), ranks, listener)
     recipe = _weigh_classes(recipe, records, listener)
@@ -108,18 +111,61 @@ def _check_size(imgsz: int, stride: int) -> None:
         )
 
 
-def expect_exclusive(recipe: Recipe, header: DatasetHeader) -> None:
-    """Raises when model and dataset disagree on whether classes exclude one another.
-
-    A dataset that does not say agrees with any model.
+def expect_labels(recipe: Recipe, header: DatasetHeader) -> tuple[str, ...]:
+    """What the model will not learn of what the labels tell; a dataset that does not say agrees with any model.
 
     Raises:
-        ConfigError: they disagree.
+        ConfigError: the model needs what the labels do not tell, or reads them in another way.
     """
-    if header.exclusive is not None and recipe.exclusive != header.exclusive:
-        given = str(header.exclusive).lower()
+    _expect_exclusive(recipe, header)
+    task = recipe.data.task
+    if header.task not in (None, task) and "classify" in (header.task, task):
         raise ConfigError(
-            f"model.head.exclusive: expected {given}, what {header.source} says (key 'exclusive'), got "
+            f"data.task: expected '{header.task}', what the labels of {header.source} are made for, got '{task}'; "
+            "choose a preset of that task"
+        )
+    vocabulary = recipe.vocabulary(header.names)
+    if task == "pose":
+        _expect_keypoints(vocabulary.keypoints, header)
+    return _expect_attributes(vocabulary.attributes, header)
+
+
+def _expect_keypoints(wanted: KeypointSpec | None, header: DatasetHeader) -> None:
+    given = header.keypoints
+    if given is None:
+        raise ConfigError(
+            f"{header.source}: a pose model needs labels with keypoints; expected kpt_shape in data.yaml, or a COCO "
+            "file with keypoints"
+        )
+    if wanted is None or (wanted.count, wanted.dims) != (given.count, given.dims):
+        has = "none" if wanted is None else f"{wanted.count} of {wanted.dims} numbers"
+        raise ConfigError(
+            f"model.head.keypoints: expected {given.count} keypoints of {given.dims} numbers as in {header.source}, "
+            f"got {has}"
+        )
+
+
+def _expect_attributes(wanted: tuple[AttributeSpec, ...], header: DatasetHeader) -> tuple[str, ...]:
+    given = {spec.name: spec for spec in header.attributes}
+    for spec in wanted:
+        if given.get(spec.name) != spec:
+            told = f"has {list(given[spec.name].values)}" if spec.name in given else "does not have it"
+            raise ConfigError(
+                f"model.head.attributes: '{spec.name}' has the values {list(spec.values)}; {header.source} {told}"
+            )
+    left = [name for name in given if name not in {spec.name for spec in wanted}]
+    if not left:
+        return ()
+    return (f"{header.source}: the model has no answer for the attributes {', '.join(left)}; they are not learned",)
+
+
+def _expect_exclusive(recipe: Recipe, header: DatasetHeader) -> None:
+    wanted = header.exclusive if recipe.data.exclusive is None else recipe.data.exclusive
+    if recipe.data.task != "classify" and wanted is not None and recipe.exclusive != wanted:
+        given = str(wanted).lower()
+        who = f"{header.source} says (key 'exclusive')" if recipe.data.exclusive is None else "data.exclusive says"
+        raise ConfigError(
+            f"model.head.exclusive: expected {given}, what {who}, got "
             f"{str(recipe.exclusive).lower()}; it decides how classes are scored, in training and after"
         )
 
@@ -164,6 +210,8 @@ def _fit_batch(recipe: Recipe, images: int, ranks: Ranks, listener: Listener) ->
 def _weigh_classes(recipe: Recipe, records: Records, listener: Listener) -> Recipe:
     """The recipe with its class weights as numbers, from the labels of the training split."""
     names = records.header.names
+    if not isinstance(recipe.criterion, Criterion):
+        return recipe
     labels = np.concatenate([record.instances.labels for record in records.records])
     counts = np.bincount(labels, minlength=len(names)).tolist()
     criterion = recipe.criterion.with_class_counts(counts)
@@ -216,7 +264,7 @@ def _stepper(
     return Stepper(
         model,
         recipe.criterion,
-        build_optimizer(model, choice, decay),
+        build_optimizer(model, choice, decay, config.backbone_lr),
         Schedule(
             epochs=config.epochs,
             batches=batches,

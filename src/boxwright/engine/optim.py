@@ -38,34 +38,23 @@ _NORMS = (
     nn.LocalResponseNorm,
     *([nn.RMSNorm] if hasattr(nn, "RMSNorm") else []),
 )
+_GROUPS = 3  # biases, weights, norms
 _SWITCH_TO_SGD = 10_000  # iterations: longer runs of the automatic rule use SGD
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+def parameter_groups(model: nn.Module, weight_decay: float, backbone_lr: float = 1.0) -> list[dict[str, Any]]:
     """Trainable parameters in three groups: biases (no decay), weights (decay), normalisation weights (no decay).
 
-    The order matters: warm-up treats group 0 differently. A group may be empty.
+    With a factor for the backbone's rates (other than 1) its parameters are in three more groups after those.
+    The order matters: warm-up treats the first of each three differently. A group may be empty.
     """
-    biases: list[Tensor] = []
-    weights: list[Tensor] = []
-    norms: list[Tensor] = []
     seen: set[int] = set()
-    for module in model.modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            if not parameter.requires_grad or id(parameter) in seen:
-                continue
-            seen.add(id(parameter))
-            if name == "bias":
-                biases.append(parameter)
-            elif isinstance(module, _NORMS):
-                norms.append(parameter)
-            else:
-                weights.append(parameter)
-    return [
-        {"params": biases, "weight_decay": 0.0},
-        {"params": weights, "weight_decay": weight_decay},
-        {"params": norms, "weight_decay": 0.0},
-    ]
+    groups: list[dict[str, Any]] = []
+    backbone = getattr(model, "backbone", None)
+    # The backbone is asked first, so that its parameters are seen; its groups come last.
+    if backbone_lr != 1 and isinstance(backbone, nn.Module):
+        groups = [group | {"lr_factor": backbone_lr} for group in _three_groups(backbone, weight_decay, seen)]
+    return _three_groups(model, weight_decay, seen) + groups
 
 
 def accumulation(batch: int, nominal_batch: int) -> int:
@@ -122,11 +111,13 @@ def choose_optimizer(config: TrainConfig, *, images: int, num_classes: int) -> O
     return OptimizerChoice(name=name, **settled, reason=f"{why}: {name} with {numbers}")
 
 
-def build_optimizer(model: nn.Module, choice: OptimizerChoice, weight_decay: float) -> Optimizer:
-    """The optimizer over the three groups of `parameter_groups`, with the fastest exact implementation."""
+def build_optimizer(
+    model: nn.Module, choice: OptimizerChoice, weight_decay: float, backbone_lr: float = 1.0
+) -> Optimizer:
+    """The optimizer over the groups of `parameter_groups`, with the fastest exact implementation."""
     if choice.name not in OPTIMIZERS:
         raise ConfigError(f"train.optimizer: expected auto or one of {', '.join(OPTIMIZERS)}, got {choice.name!r}")
-    groups = parameter_groups(model, weight_decay)
+    groups = parameter_groups(model, weight_decay, backbone_lr)
     if not any(group["params"] for group in groups):
         raise ConfigError("train.freeze: every parameter is frozen; there is nothing to train")
     options: dict[str, Any] = {"lr": choice.lr0}
@@ -165,7 +156,7 @@ def warmup_iterations(warmup_epochs: float, batches: int, epochs: int, floor: in
 class Pace:
     """The settings of one iteration."""
 
-    lr_bias: float  # of group 0
+    lr_bias: float  # of biases
     lr: float  # of the other groups
     momentum: float  # applied only to optimizers that have one (not the Adam family)
     accumulate: int  # batches per optimizer step
@@ -205,11 +196,34 @@ class Schedule:
 
 
 def set_pace(optimizer: Optimizer, pace: Pace) -> None:
-    """Writes the learning rates and, where the optimizer has one, the momentum into the three groups."""
+    """Writes the learning rates and, where the optimizer has one, the momentum into the groups."""
     for index, group in enumerate(optimizer.param_groups):
-        group["lr"] = pace.lr_bias if index == 0 else pace.lr
+        group["lr"] = (pace.lr_bias if index % _GROUPS == 0 else pace.lr) * group.get("lr_factor", 1.0)
         if "momentum" in group:
             group["momentum"] = pace.momentum
+
+
+def _three_groups(model: nn.Module, weight_decay: float, seen: set[int]) -> list[dict[str, Any]]:
+    """The groups of what is not among the `seen` ids, which it adds to them."""
+    biases: list[Tensor] = []
+    weights: list[Tensor] = []
+    norms: list[Tensor] = []
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if not parameter.requires_grad or id(parameter) in seen:
+                continue
+            seen.add(id(parameter))
+            if name == "bias":
+                biases.append(parameter)
+            elif isinstance(module, _NORMS):
+                norms.append(parameter)
+            else:
+                weights.append(parameter)
+    return [
+        {"params": biases, "weight_decay": 0.0},
+        {"params": weights, "weight_decay": weight_decay},
+        {"params": norms, "weight_decay": 0.0},
+    ]
 
 
 def _between(start: float, end: float, share: float) -> float:

@@ -6,24 +6,27 @@ import difflib
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-import cv2
 import numpy as np
 import torch
 from jaxtyping import UInt8
 
+from boxwright.data.augment.geometry import apply_letterbox
 from boxwright.engine.logs import Listener, stage
 from boxwright.engine.precision import autocast, choose_device, choose_precision
 from boxwright.engine.recipe import Precision
 from boxwright.engine.sources import Frame, Sources
 from boxwright.engine.step import to_network
 from boxwright.errors import ConfigError
-from boxwright.models.detector import Detector
-from boxwright.ops.letterbox import FILL, Letterbox, letterbox
-from boxwright.results import Detections
-from boxwright.tasks.base import Task
-from boxwright.tasks.detect import DETECT
+from boxwright.models.network import Network
+from boxwright.ops.letterbox import Letterbox, centre_crop, letterbox, stretch
+from boxwright.results import Classification, Detections
+from boxwright.tasks import task_named
+from boxwright.tasks.base import Forward, Found, SelectOptions
+from boxwright.vocabulary import Vocabulary
+
+Fit = Literal["letterbox", "stretch", "crop"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,21 +34,31 @@ class Prediction:
     """One frame and what was found in it."""
 
     image: UInt8[np.ndarray, "h w 3"]  # RGB
-    detections: Detections
+    found: Detections | Classification
+
+    @property
+    def detections(self) -> Detections:
+        """What was found, where it is objects.
+
+        Raises:
+            ConfigError: the model says one thing about the whole image.
+        """
+        if not isinstance(self.found, Detections):
+            raise ConfigError("Prediction.detections: expected objects, got a classification; read `found`")
+        return self.found
 
 
 class Predictor:
-    """A detector ready to look at images: folded, channels last, on its device, with the thresholds of one use.
+    """A model ready to look at images: folded, channels last, on its device, with the thresholds of one use.
 
-    Every image is letterboxed by itself to the smallest rectangle inside `imgsz`, so its result does not depend on the
-    images it shares a batch with.
+    Every image is letterboxed by itself to the smallest rectangle inside `imgsz` (or stretched or cropped, see
+    `fit`), so its result does not depend on the images it shares a batch with.
     """
 
     def __init__(
         self,
-        model: Detector,
-        names: Sequence[str],
-        class_ids: Sequence[int] | None = None,
+        model: Forward,
+        vocabulary: Vocabulary,
         imgsz: int = 640,
         *,
         conf: float = 0.25,
@@ -57,14 +70,14 @@ class Predictor:
         precision: Precision = "auto",
         batch: int = 8,
         listener: Listener | None = None,
-        task: Task = DETECT,
+        fit: Fit = "letterbox",
+        minimal: bool = True,
     ) -> None:
         """A folded copy is made; `model` stays as it is.
 
         Args:
-            model: the trained detector.
-            names: class names, one per class of the model.
-            class_ids: the dataset's own ids, where they differ from the indices.
+            model: a trained network, or the runtime of an exported file.
+            vocabulary: how its outputs read; one name per class of the model.
             imgsz: longest side of the network input, px; a multiple of the coarsest stride.
             conf: detections are scored above it.
             iou: suppression removes what overlaps a better box by more.
@@ -75,30 +88,36 @@ class Predictor:
             precision: "auto" computes in bf16 where the hardware does; "fp32" is exact.
             batch: images looked at together.
             listener: hears progress and warnings.
-            task: what is asked of the model.
+            fit: how an image becomes the network input, as in `DataConfig.fit`: what the model was trained with.
+            minimal: letterbox into the smallest rectangle; False fills the square, for exported files of one size.
 
         Raises:
             ConfigError: a value is out of range, or a class is not known.
         """
+        names = vocabulary.names
         if len(names) != model.num_classes:
             raise ConfigError(
                 f"names: expected {model.num_classes} names, one per class of the model, got {len(names)}"
             )
-        self.names, self.class_ids = tuple(names), None if class_ids is None else tuple(class_ids)
+        self.vocabulary, self.task = vocabulary, task_named(vocabulary.task)
         self.stride = max(model.strides)
         self.imgsz, self.batch = _multiple(imgsz, self.stride), _positive("batch", batch)
-        self.conf, self.iou = _fraction("conf", conf), _fraction("iou", iou)
-        self.max_det, self.agnostic = _positive("max_det", max_det), agnostic
-        self.classes = None if classes is None else [_class_index(one, self.names) for one in classes]
+        self.options = SelectOptions(
+            conf=_fraction("conf", conf),
+            iou=_fraction("iou", iou),
+            max_det=_positive("max_det", max_det),
+            classes=None if classes is None else [_class_index(one, names) for one in classes],
+            agnostic=agnostic,
+        )
         self.device = choose_device(device)
         self.precision = choose_precision(precision, self.device).value
-        self.listener, self.task = listener or Listener(), task
-        self.model = model.fold().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.model = self.model.to(self.device)
+        self.listener = listener or Listener()
+        self.fit, self.minimal = fit, minimal
+        self.model = ready(model, self.device)
 
-    def __call__(self, source: Any) -> list[Detections]:
-        """Detections of every image of a source (see `Sources`), in order."""
-        return [prediction.detections for prediction in self.stream(source)]
+    def __call__(self, source: Any) -> list[Any]:
+        """`Detections` (or `Classification`) of every image of a source (see `Sources`), in order."""
+        return [prediction.found for prediction in self.stream(source)]
 
     def stream(self, source: Any) -> Iterator[Prediction]:
         """Images and their detections one by one, in order; holds one batch in memory.
@@ -117,39 +136,46 @@ class Predictor:
             were = "was" if sources.skipped == 1 else "were"
             self.listener.message(f"{sources.skipped} of the files could not be read and {were} left out", "warning")
 
-    def _look(self, frames: Sequence[Frame]) -> list[Detections]:
+    def _look(self, frames: Sequence[Frame]) -> list[Detections | Classification]:
         """Detections of some frames; those with the same network size go through the model together."""
-        boxes = [
-            letterbox((f.image.shape[0], f.image.shape[1]), (self.imgsz, self.imgsz), minimal_stride=self.stride)
-            for f in frames
-        ]
-        found: dict[int, Detections] = {}
+        boxes = [self._place((frame.image.shape[0], frame.image.shape[1])) for frame in frames]
+        found: dict[int, Detections | Classification] = {}
         for size in dict.fromkeys(box.target for box in boxes):
             chosen = [i for i, box in enumerate(boxes) if box.target == size]
             results = self._forward([frames[i] for i in chosen], [boxes[i] for i in chosen])
             found.update(zip(chosen, results, strict=True))
         return [found[i] for i in range(len(frames))]
 
-    def _forward(self, frames: Sequence[Frame], boxes: Sequence[Letterbox]) -> list[Detections]:
-        pixels = np.stack([_lay_in(frame.image, box) for frame, box in zip(frames, boxes, strict=True)])
+    def _place(self, source: tuple[int, int]) -> Letterbox:
+        return place(source, self.imgsz, self.fit, self.stride if self.minimal else None)
+
+    def _forward(self, frames: Sequence[Frame], boxes: Sequence[Letterbox]) -> Found:
+        pixels = np.stack([apply_letterbox(frame.image, box) for frame, box in zip(frames, boxes, strict=True)])
         images = torch.from_numpy(pixels).permute(0, 3, 1, 2)  # channels last already
         with torch.inference_mode(), autocast(self.device, self.precision):
-            preds = self.model(to_network(images, self.device, channels_last=True)).final
-        kept = self.task.select(
-            preds, conf=self.conf, iou=self.iou, max_det=self.max_det, classes=self.classes, agnostic=self.agnostic
-        )
+            outputs = self.model(to_network(images, self.device, channels_last=True))
         paths = [frame.path for frame in frames]
-        return self.task.finish(preds, kept, boxes, names=self.names, class_ids=self.class_ids, paths=paths)
+        return self.task.results(outputs, boxes, options=self.options, vocabulary=self.vocabulary, paths=paths)
 
 
-def _lay_in(image: np.ndarray, box: Letterbox) -> np.ndarray:
-    """The image resized and padded as the letterbox says."""
-    height, width = box.resized
-    if image.shape[:2] != box.resized:
-        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
-    canvas = np.full((*box.target, 3), FILL, np.uint8)
-    canvas[box.top : box.top + height, box.left : box.left + width] = image
-    return canvas
+def ready(model: Forward, device: torch.device, *, auxiliary: bool = False) -> Forward:
+    """A folded channels-last copy of a network on the device; an exported model as it is."""
+    if not isinstance(model, Network):
+        return model
+    folded = model.fold(auxiliary=auxiliary).to(memory_format=torch.channels_last)
+    return folded.to(device)  # type: ignore[no-any-return]
+
+
+def place(source: tuple[int, int], side: int, fit: Fit, minimal_stride: int | None = None) -> Letterbox:
+    """Where an image of (height, width) px lies in a network input of `side` px; a crop has negative offsets.
+
+    Source: spec/architectures 6.1 (letterbox) and 6.2 (stretch), spec/recipe 6 (evaluation crop of classifiers).
+    """
+    if fit == "letterbox":
+        return letterbox(source, (side, side), minimal_stride=minimal_stride)
+    if fit == "stretch":
+        return stretch(source, (side, side))
+    return centre_crop(source, side)
 
 
 def _multiple(imgsz: int, stride: int) -> int:

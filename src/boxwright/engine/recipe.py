@@ -28,6 +28,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "batch": (1, _INF),
     "nominal_batch": (1, _INF),
     "lr0": (0, _INF),
+    "backbone_lr": (0, _INF),
     "lrf": (0, _INF),
     "momentum": (0, 0.9999),
     "weight_decay": (0, _INF),
@@ -58,6 +59,7 @@ class TrainConfig:
     nominal_batch: int = 64  # gradients are summed until this many images were seen
     optimizer: OptimizerName = "auto"
     lr0: float | None = None
+    backbone_lr: float = 1.0  # factor on the learning rate of the backbone, which often comes trained
     lrf: float = 0.01  # final learning rate as a fraction of lr0
     schedule: Literal["linear", "cosine"] = "linear"
     momentum: float | None = None  # SGD momentum or Adam beta1

@@ -33,8 +33,8 @@ from boxwright.engine.runfolder import (
 )
 from boxwright.engine.validator import Validation, validate
 from boxwright.errors import CheckpointError
-from boxwright.evaluation.evaluator import EvaluationResult
 from boxwright.evaluation.report import save_plots
+from boxwright.evaluation.result import EvaluationResult
 from boxwright.models.weights import load_weights
 
 _DRAW_EVERY = 60.0  # seconds between two pictures of the curves
@@ -209,7 +209,8 @@ class _Run:
         with stage(self.listener, f"train {epoch + 1}/{config.epochs}", batches):
             for index, batch in enumerate(loader):
                 if epoch == 0 and index == 0 and self.draws:
-                    save_training_batch(self.folder.root / "train_batch.png", batch, parts.header.names)
+                    names, keypoints = parts.header.names, parts.header.keypoints
+                    save_training_batch(self.folder.root / "train_batch.png", batch, names, keypoints)
                 breakdown = stepper.run(batch, epoch * batches + index, epoch + 1, progress)
                 meter.add(breakdown, len(batch.paths))
                 if self.ranks.first and meter.due(last=index + 1 == batches):
@@ -238,8 +239,7 @@ class _Run:
         return validate(
             average,
             parts.val,
-            names=parts.header.names,
-            class_ids=parts.header.class_ids,
+            vocabulary=self.recipe.vocabulary(parts.header.names, parts.header.class_ids),
             config=self.recipe.evaluation,
             criterion=self.recipe.criterion,
             device=self.device,
@@ -292,7 +292,8 @@ class _Run:
         if self.draws:
             save_plots(self.best.result, self.folder.root)
             assert parts.val_records is not None
-            predictor = predictor_of(average, parts.val_records, self.recipe.data.imgsz, self.device)
+            vocabulary = self.recipe.vocabulary(parts.header.names, parts.header.class_ids)
+            predictor = predictor_of(average, vocabulary, self.recipe.data, self.device)
             save_predictions(self.folder.root / "predictions.png", predictor, parts.val_records)
         best = self.best.result
         return RunResult(self.folder.root, best.metrics, self.history.best_epoch, evaluation=best)

@@ -3,7 +3,7 @@
 """Validation: losses and metrics of a model over a loader, shared among ranks and merged."""
 
 import time
-from collections.abc import Iterable, Sequence, Sized
+from collections.abc import Iterable, Sized
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
@@ -15,17 +15,18 @@ from boxwright.data.collate import Batch
 from boxwright.engine.distributed import same_everywhere
 from boxwright.engine.logs import Listener, stage
 from boxwright.engine.precision import autocast, choose_precision
-from boxwright.engine.recipe import Precision
+from boxwright.engine.predictor import ready
+from boxwright.engine.recipe import AnyCriterion, Precision
 from boxwright.engine.step import prepare, to_network
 from boxwright.errors import ConfigError, ShapeError
-from boxwright.evaluation.evaluator import EvaluationConfig, EvaluationResult, Evaluator
-from boxwright.losses.criterion import Criterion
+from boxwright.evaluation.config import EvaluationConfig
+from boxwright.evaluation.result import EvaluationResult
 from boxwright.models.network import Network
 from boxwright.ops.collective import alone, sum_over_ranks
-from boxwright.structures import Outputs
-from boxwright.tasks.base import Task
-from boxwright.tasks.detect import DETECT
-from boxwright.tasks.postprocess import Kept
+from boxwright.structures import ImageOutputs, Outputs
+from boxwright.tasks import task_named
+from boxwright.tasks.base import Evaluator, Forward, SelectOptions
+from boxwright.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,36 +38,38 @@ class Validation:
 
 
 def validate(
-    model: Network,
+    model: Forward,
     loader: Iterable[Batch],
     *,
-    names: Sequence[str],
-    class_ids: Sequence[int] | None = None,
+    vocabulary: Vocabulary,
     config: EvaluationConfig,
-    criterion: Criterion | None = None,
+    criterion: AnyCriterion | None = None,
     device: torch.device,
     precision: Precision = "fp32",
     listener: Listener | None = None,
-    task: Task = DETECT,
     stage_name: str = "validate",
 ) -> Validation:
     """Metrics, and losses if a criterion is given, of the model over this rank's share of the images.
 
-    Runs a folded channels-last copy; the model itself stays as it is, in its mode. The forward pass runs in
-    `precision`, boxes and losses in float32. Every rank must call it, rank 0 scores, and all get the same answer: that
-    of one rank with the same global batches. Ranks with unequal numbers of batches still work; each then normalises
-    its losses by its own counts.
+    Runs a folded channels-last copy of a network, which itself stays as it is, in its mode; an exported model runs as
+    it is. The forward pass runs in `precision`, boxes and losses in float32. Every rank must call it, rank 0 scores,
+    and all get the same answer: that of one rank with the same global batches. Ranks with unequal numbers of batches
+    still work; each then normalises its losses by its own counts.
 
     Raises:
         ConfigError: the names do not fit the model's classes.
         ShapeError: a batch has no letterboxes and truths, which a training loader does not give.
     """
-    if len(names) != model.num_classes:
-        raise ConfigError(f"names: expected {model.num_classes} names, one per class of the model, got {len(names)}")
-    copy = model.fold().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    copy = copy.to(device)
+    if len(vocabulary.names) != model.num_classes:
+        raise ConfigError(
+            f"names: expected {model.num_classes} names, one per class of the model, got {len(vocabulary.names)}"
+        )
+    task, options = task_named(vocabulary.task), _options(config)
+    if criterion is not None and not isinstance(model, Network):
+        raise ConfigError("validate: expected a network to compute losses of, got an exported model; leave them out")
+    copy = ready(model, device, auxiliary=criterion is not None)
     resolved = choose_precision(precision, device).value
-    evaluator, losses = task.evaluator(names, config), _LossMeter(criterion, copy, _in_step(loader))
+    evaluator, losses = task.evaluator(vocabulary, config), _LossMeter(criterion, copy, _in_step(loader))
     began = time.perf_counter()
     with stage(listener or Listener(), stage_name, _length(loader)):
         for done, batch in enumerate(loader, 1):
@@ -76,10 +79,7 @@ def validate(
             with torch.inference_mode(), autocast(device, resolved):
                 outputs = copy(to_network(batch.images, device, channels_last=True))
             losses.add(outputs, batch, device)
-            kept = _select(task, outputs, config)
-            found = task.finish(
-                outputs.final, kept, batch.letterboxes, names=names, class_ids=class_ids, paths=batch.paths
-            )
+            found = task.results(outputs, batch.letterboxes, options=options, vocabulary=vocabulary, paths=batch.paths)
             evaluator.update(found, batch.truths, batch.indices)
             if listener is not None:
                 listener.advance(done, {"images/s": len(evaluator) / (time.perf_counter() - began)})
@@ -89,12 +89,14 @@ def validate(
 class _LossMeter:
     """Means of the loss components over images."""
 
-    def __init__(self, criterion: Criterion | None, model: Network, in_step: bool) -> None:
-        self.criterion, self.model, self.in_step = criterion, model, in_step
+    def __init__(self, criterion: AnyCriterion | None, model: Forward, in_step: bool) -> None:
+        self.criterion: Any = criterion
+        self.model: Any = model
+        self.in_step = in_step
         self.sums: dict[str, float] = {}
         self.images = 0
 
-    def add(self, outputs: Outputs, batch: Batch, device: torch.device) -> None:
+    def add(self, outputs: Outputs | ImageOutputs, batch: Batch, device: torch.device) -> None:
         if self.criterion is None:
             return
         with torch.inference_mode(), nullcontext() if self.in_step else alone():
@@ -117,9 +119,8 @@ class _LossMeter:
         return {name: value / self.images for name, value in self.sums.items()}
 
 
-def _select(task: Task, outputs: Outputs, config: EvaluationConfig) -> list[Kept]:
-    return task.select(
-        outputs.final,
+def _options(config: EvaluationConfig) -> SelectOptions:
+    return SelectOptions(
         conf=config.conf,
         iou=config.iou,
         max_det=config.max_det,

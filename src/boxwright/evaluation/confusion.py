@@ -7,11 +7,17 @@ from collections.abc import Iterable
 import numpy as np
 from jaxtyping import Int64
 
-from boxwright.evaluation.scene import Scene, overlaps
+from boxwright.evaluation.measure import BOX, Measure
+from boxwright.evaluation.scene import Scene
 
 
 def confusion_matrix(
-    scenes: Iterable[Scene], num_classes: int, *, conf: float = 0.25, iou: float = 0.45
+    scenes: Iterable[Scene],
+    num_classes: int,
+    *,
+    conf: float = 0.25,
+    iou: float = 0.45,
+    measure: Measure = BOX,
 ) -> Int64[np.ndarray, "n n"]:
     """Counts of (predicted row, true column); the last index is the background.
 
@@ -25,10 +31,10 @@ def confusion_matrix(
     for scene in scenes:
         chosen = scene.scores > conf
         labels = scene.labels[chosen]
-        found, true = _meet(overlaps(scene.boxes[chosen], scene.true_boxes), iou)
+        found, true = _meet(measure.similarity(scene)[chosen], iou)
         np.add.at(matrix, (labels[found], scene.true_labels[true]), 1)
         matrix[-1] += np.bincount(np.delete(scene.true_labels, true), minlength=num_classes + 1)
-        wrong = scene.covered()[chosen] <= iou
+        wrong = measure.covered(scene)[chosen] <= iou
         wrong[found] = False
         matrix[:, -1] += np.bincount(labels[wrong], minlength=num_classes + 1)
     return matrix

@@ -13,7 +13,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Float64, Int64
 
 from boxwright.evaluation.config import CurveForm
-from boxwright.evaluation.scene import Scene, overlaps
+from boxwright.evaluation.measure import BOX, Measure
+from boxwright.evaluation.scene import Scene
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 POINTS = 1000  # confidences (and recalls) each curve is sampled at
@@ -40,35 +41,50 @@ class Curves:
         return float(self.axis[self.best])
 
 
-def match(scene: Scene, thresholds: np.ndarray = THRESHOLDS) -> Bool[np.ndarray, "n T"]:
-    """Which detections are right, at each overlap threshold.
+def claims(
+    scene: Scene, threshold: float, measure: Measure = BOX
+) -> tuple[Int64[np.ndarray, " k"], Int64[np.ndarray, " k"]]:
+    """Which detection is right about which label at one threshold: rows of both.
 
-    A detection claims the label of its class that it overlaps most; among several claims on one label the detection
+    A detection claims the label of its class that it is most alike; among several claims on one label the detection
     with the highest score wins.
     """
+    claimed, value = _wishes(scene, measure)
+    rows = np.flatnonzero(value >= threshold)
+    _, first = np.unique(claimed[rows], return_index=True)
+    return rows[first], claimed[rows[first]]
+
+
+def match(scene: Scene, thresholds: np.ndarray = THRESHOLDS, measure: Measure = BOX) -> Bool[np.ndarray, "n T"]:
+    """Which detections are right, at each threshold of the measure; see `claims`."""
     right = np.zeros((len(scene.scores), len(thresholds)), bool)
-    if not right.size or not len(scene.true_labels):
-        return right
-    overlap = np.where(scene.labels[:, None] == scene.true_labels[None], overlaps(scene.boxes, scene.true_boxes), -1.0)
-    claimed = overlap.argmax(axis=1)
-    value = overlap.max(axis=1)
+    claimed, value = _wishes(scene, measure)
     for t, threshold in enumerate(thresholds):
-        claims = np.flatnonzero(value >= threshold)
-        _, first = np.unique(claimed[claims], return_index=True)
-        right[claims[first], t] = True
+        rows = np.flatnonzero(value >= threshold)
+        _, first = np.unique(claimed[rows], return_index=True)
+        right[rows[first], t] = True
     return right
 
 
-def curves_of(scenes: Sequence[Scene], form: CurveForm = "2026") -> Curves:
+def _wishes(scene: Scene, measure: Measure) -> tuple[np.ndarray, np.ndarray]:
+    """The label each detection is most alike, among the counted ones of its class, and how much; -1 without any."""
+    if not len(scene.scores) or not len(scene.true_labels):
+        return np.zeros(len(scene.scores), np.int64), np.full(len(scene.scores), -1.0)
+    fits = (scene.labels[:, None] == scene.true_labels[None]) & measure.counted(scene)[None]
+    alike = np.where(fits, measure.similarity(scene), -1.0)
+    return alike.argmax(axis=1), alike.max(axis=1)
+
+
+def curves_of(scenes: Sequence[Scene], form: CurveForm = "2026", measure: Measure = BOX) -> Curves:
     """The curves of all scenes together."""
     nothing = [np.zeros((0, len(THRESHOLDS)), bool)]
-    right = [match(scene) for scene in scenes]
-    ignored = [~hit & (scene.covered()[:, None] >= THRESHOLDS) for hit, scene in zip(right, scenes, strict=True)]
+    right = [match(scene, THRESHOLDS, measure) for scene in scenes]
+    ignored = [~hit & (measure.covered(scene)[:, None] >= THRESHOLDS) for hit, scene in zip(right, scenes, strict=True)]
     return curves_from_matches(
         np.concatenate(right or nothing),
         np.concatenate([scene.scores for scene in scenes] or [np.zeros(0)]),
         np.concatenate([scene.labels for scene in scenes] or [np.zeros(0, np.int64)]),
-        np.concatenate([scene.true_labels for scene in scenes] or [np.zeros(0, np.int64)]),
+        np.concatenate([scene.true_labels[measure.counted(scene)] for scene in scenes] or [np.zeros(0, np.int64)]),
         form,
         np.concatenate(ignored or nothing),
     )

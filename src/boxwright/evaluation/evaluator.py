@@ -7,71 +7,23 @@
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Int64
 
-from boxwright.errors import ShapeError
+from boxwright.errors import ConfigError, ShapeError
+from boxwright.evaluation.attributes import attribute_accuracy
 from boxwright.evaluation.coco import CocoResult, coco_result
 from boxwright.evaluation.config import EvaluationConfig
 from boxwright.evaluation.confusion import confusion_matrix
 from boxwright.evaluation.curves import Curves, curves_of
+from boxwright.evaluation.measure import Measure, ObjectKind
+from boxwright.evaluation.result import ClassResult, EvaluationResult, Kind
 from boxwright.evaluation.scene import Scene
+from boxwright.ops.keypoints import keypoint_sigmas
 from boxwright.results import Detections, GroundTruth
+from boxwright.vocabulary import Vocabulary
 
 __all__ = ["ClassResult", "EvaluationConfig", "EvaluationResult", "Evaluator"]
-
-
-@dataclass(frozen=True, slots=True)
-class ClassResult:
-    """One line of the results table; NaN where the class has no labels."""
-
-    name: str
-    images: int  # with at least one label of the class
-    instances: int
-    precision: float  # at the operating point, overlap 0.5
-    recall: float
-    f1: float
-    ap50: float  # COCO evaluator
-    ap50_95: float
-    curve_ap50: float  # 101-point curve
-    curve_ap50_95: float
-
-
-@dataclass(frozen=True, slots=True)
-class EvaluationResult:
-    """Everything an evaluation found out."""
-
-    names: tuple[str, ...]
-    metrics: dict[str, float]  # "box/ap50_95", ...; COCO writes -1 for what no label allows to measure
-    per_class: tuple[ClassResult, ...]  # one per class, in class order
-    curves: Curves
-    confusion: Int64[np.ndarray, "n n"]  # rows predicted, columns true, last index background
-    images: int
-    instances: int
-
-    @property
-    def fitness(self) -> float:
-        """What the best epoch is chosen by: 0.1 ap50 + 0.9 ap50_95 of the COCO evaluator, 0 without labels."""
-        return max(0.0, 0.1 * self.metrics["box/ap50"] + 0.9 * self.metrics["box/ap50_95"])
-
-    @property
-    def total(self) -> ClassResult:
-        """The line "all": means over the classes that have labels."""
-        m = self.metrics
-        return ClassResult(
-            name="all",
-            images=self.images,
-            instances=self.instances,
-            precision=m["box/precision"],
-            recall=m["box/recall"],
-            f1=m["box/f1"],
-            ap50=m["box/ap50"],
-            ap50_95=m["box/ap50_95"],
-            curve_ap50=m["box/curve_ap50"],
-            curve_ap50_95=m["box/curve_ap50_95"],
-        )
 
 
 class Evaluator:
@@ -81,8 +33,13 @@ class Evaluator:
     twice (a padded shard) counts once.
     """
 
-    def __init__(self, names: Sequence[str], config: EvaluationConfig) -> None:
-        self.names = tuple(names)
+    def __init__(
+        self, vocabulary: Vocabulary, config: EvaluationConfig, kinds: Sequence[ObjectKind] = ("box",)
+    ) -> None:
+        """`kinds` are what is compared; the first is what the confusion matrix and attributes go by."""
+        self.names = vocabulary.names
+        self.attributes = vocabulary.attributes
+        self.measures = tuple(Measure(kind, _sigmas(vocabulary) if kind == "pose" else ()) for kind in kinds)
         self.config = config
         self._scenes: dict[int, Scene] = {}
 
@@ -122,24 +79,40 @@ class Evaluator:
             self._scenes.update({scene.index: scene for scene in scenes})
 
     def result(self) -> EvaluationResult:
-        """Scores everything seen so far."""
+        """Scores everything seen so far; the fitness adds up 0.1 ap50 + 0.9 ap50_95 of every kind.
+
+        Source: spec/recipe section 7.
+        """
         scenes = [self._scenes[index] for index in sorted(self._scenes)]
-        num_classes = len(self.names)
-        coco = coco_result(scenes, num_classes)
-        curves = curves_of(scenes, self.config.curve)
+        metrics: dict[str, float] = {}
+        tables: dict[Kind, tuple[ClassResult, ...]] = {}
+        curves: dict[Kind, Curves] = {}
+        fitness = 0.0
+        for measure in self.measures:
+            coco = coco_result(scenes, len(self.names), measure)
+            of = curves_of(scenes, self.config.curve, measure)
+            metrics |= _metrics(measure.kind, coco, of)
+            tables[measure.kind] = tuple(_class_results(self.names, scenes, coco, of))
+            curves[measure.kind] = of
+            fitness += max(0.0, 0.1 * coco.summary["ap50"] + 0.9 * coco.summary["ap50_95"])
+        told = attribute_accuracy(scenes, self.attributes, self.measures[0])
+        config, first = self.config, self.measures[0]
         return EvaluationResult(
             names=self.names,
-            metrics=_metrics(coco, curves),
-            per_class=tuple(_class_results(self.names, scenes, coco, curves)),
-            curves=curves,
+            metrics=metrics | {f"attributes/{name}": value for name, value in told.items()},
+            tables=tables,
+            kind_curves=curves,
             confusion=confusion_matrix(
-                scenes, num_classes, conf=self.config.confusion_conf, iou=self.config.confusion_iou
+                scenes, len(self.names), conf=config.confusion_conf, iou=config.confusion_iou, measure=first
             ),
             images=len(scenes),
             instances=sum(len(scene.true_labels) for scene in scenes),
+            fitness=fitness,
         )
 
     def _check(self, scene: Scene) -> None:
+        for measure in self.measures:
+            _expect_parts(scene, measure)
         for what, labels in (("detections", scene.labels), ("truths", scene.true_labels)):
             if len(labels) and not 0 <= labels.min() <= labels.max() < len(self.names):
                 raise ShapeError(
@@ -148,16 +121,46 @@ class Evaluator:
                 )
 
 
-def _metrics(coco: CocoResult, curves: Curves) -> dict[str, float]:
-    values = {f"box/{name}": value for name, value in coco.summary.items()}
+def _sigmas(vocabulary: Vocabulary) -> tuple[float, ...]:
+    spec = vocabulary.keypoints
+    if spec is None:
+        raise ConfigError("Vocabulary.keypoints: expected a KeypointSpec to compare poses by, got None")
+    return keypoint_sigmas(spec.count, spec.dims, spec.sigmas)
+
+
+def _expect_parts(scene: Scene, measure: Measure) -> None:
+    """Raises when detections or labels lack what the measure compares."""
+    where = f"Evaluator.update: image {scene.index}"
+    if measure.kind == "mask":
+        for what, masks, count in (
+            ("detections", scene.masks, len(scene.labels)),
+            ("labels", scene.true_masks, len(scene.true_labels)),
+        ):
+            if len(masks) != count:
+                raise ShapeError(f"{where}: expected {what} with {count} masks, got {len(masks)}")
+    if measure.kind == "pose":
+        for what, points, count in (
+            ("detections", scene.keypoints, len(scene.labels)),
+            ("labels", scene.true_keypoints, len(scene.true_labels)),
+        ):
+            given = None if points is None else points.shape[:2]
+            if count and given != (count, len(measure.sigmas)):
+                raise ShapeError(f"{where}: expected {what} with {(count, len(measure.sigmas))} keypoints, got {given}")
+    boxes = 5 if measure.kind == "obb" else 4
+    if (len(scene.labels) or len(scene.true_labels)) and scene.boxes.shape[1] != boxes:
+        raise ShapeError(f"{where}: expected boxes of {boxes} numbers for '{measure.kind}', got {scene.boxes.shape[1]}")
+
+
+def _metrics(kind: ObjectKind, coco: CocoResult, curves: Curves) -> dict[str, float]:
     some = len(curves.classes) > 0
-    values["box/precision"] = float(curves.precision[:, curves.best].mean()) if some else 0.0
-    values["box/recall"] = float(curves.recall[:, curves.best].mean()) if some else 0.0
-    values["box/f1"] = float(curves.f1[:, curves.best].mean()) if some else 0.0
-    values["box/confidence"] = curves.confidence if some else 0.0
-    values["box/curve_ap50_95"] = float(curves.ap.mean()) if some else 0.0
-    values["box/curve_ap50"] = float(curves.ap[:, 0].mean()) if some else 0.0
-    return values
+    values = dict(coco.summary)
+    values["precision"] = float(curves.precision[:, curves.best].mean()) if some else 0.0
+    values["recall"] = float(curves.recall[:, curves.best].mean()) if some else 0.0
+    values["f1"] = float(curves.f1[:, curves.best].mean()) if some else 0.0
+    values["confidence"] = curves.confidence if some else 0.0
+    values["curve_ap50_95"] = float(curves.ap.mean()) if some else 0.0
+    values["curve_ap50"] = float(curves.ap[:, 0].mean()) if some else 0.0
+    return {f"{kind}/{name}": value for name, value in values.items()}
 
 
 def _class_results(
@@ -183,4 +186,5 @@ def _class_results(
             ap50_95=nan if row is None else float(coco.ap50_95[label]),
             curve_ap50=nan if row is None else float(curves.ap[row, 0]),
             curve_ap50_95=nan if row is None else float(curves.ap[row].mean()),
+            **{f"ap_{size}": nan if row is None else float(of[label]) for size, of in coco.by_size.items()},
         )

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from boxwright.evaluation.evaluator import EvaluationResult
+from boxwright.evaluation.result import EvaluationResult, Kind
 
 MANY_CLASSES = 12  # above this, single classes are thin grey lines: nobody can tell 80 colours apart
 MANY_CELLS = 30  # above this, the confusion matrix has no numbers in its cells
@@ -16,11 +16,26 @@ MANY_CELLS = 30  # above this, the confusion matrix has no numbers in its cells
 
 def save_plots(result: EvaluationResult, folder: Path) -> list[Path]:
     """Writes the pictures as PNG into an existing folder and returns their paths."""
-    curves, best = result.curves, result.curves.confidence
-    total = result.total
+    pictures: dict[str, Any] = {}
+    for number, kind in enumerate(result.kind_curves):
+        prefix = f"{kind}_" if number else ""  # the first kind is what everybody means
+        pictures |= {f"{prefix}{name}": picture for name, picture in _curve_plots(result, kind).items()}
+    names = [_plain(name) for name in result.names]
+    background = len(result.confusion) > len(names)
+    pictures["confusion_matrix.png"] = _confusion_plot(result.confusion, [*names, *["background"] * background])
+    paths = []
+    for name, figure in pictures.items():
+        figure.savefig(folder / name, dpi=150)
+        paths.append(folder / name)
+    return paths
+
+
+def _curve_plots(result: EvaluationResult, kind: Kind) -> dict[str, Any]:
+    curves, total = result.kind_curves[kind], result.total_of(kind)
+    best = curves.confidence
     names = [_plain(result.names[k]) for k in curves.classes]
     ap = [f"{name} {value:.3f}" for name, value in zip(names, curves.ap[:, 0], strict=True)]
-    pictures = {
+    return {
         "pr_curve.png": _curve_plot(
             curves.axis, curves.pr, ap, "Recall", "Precision", f"all classes, curve AP50 {total.curve_ap50:.3f}"
         ),
@@ -33,13 +48,7 @@ def save_plots(result: EvaluationResult, folder: Path) -> list[Path]:
         "f1_curve.png": _curve_plot(
             curves.axis, curves.f1, names, "Confidence", "F1", f"all classes {total.f1:.2f}", best
         ),
-        "confusion_matrix.png": _confusion_plot(result.confusion, [_plain(name) for name in result.names]),
     }
-    paths = []
-    for name, figure in pictures.items():
-        figure.savefig(folder / name, dpi=150)
-        paths.append(folder / name)
-    return paths
 
 
 def _plain(name: str) -> str:
@@ -84,11 +93,10 @@ def _curve_plot(
     return figure
 
 
-def _confusion_plot(matrix: np.ndarray, names: Sequence[str]) -> Any:
+def _confusion_plot(matrix: np.ndarray, labels: Sequence[str]) -> Any:
     """Share of each true class (column) that was predicted as each class (row), with the counts."""
     from matplotlib.figure import Figure
 
-    labels = [*names, "background"]
     share = matrix / np.maximum(matrix.sum(axis=0, keepdims=True), 1)
     side = float(np.clip(0.55 * len(labels) + 2.5, 5.5, 16))
     figure = Figure(figsize=(side + 1, side), layout="constrained")

@@ -182,7 +182,7 @@ class _SparseBce(torch.autograd.Function):
         logits, image, anchor, label, soft = ctx.saved_tensors
         out = empty_in_memory_order(logits)
         for block in _blocks(logits):
-            out[block] = torch.sigmoid(at_least_float32(logits[block])).mul_(gradient[block][..., None])
+            _write_slope(out[block], logits[block], gradient[block][..., None])
         correction = torch.where(soft != 0, -soft * gradient[image, anchor], torch.zeros_like(soft)).to(out.dtype)
         return out.index_put_((image, anchor, label), correction, accumulate=True), None, None, None, None
 
@@ -210,6 +210,14 @@ class _SumOfBce(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         logits, targets = ctx.saved_tensors
         return torch.sigmoid(logits).sub_(targets).mul_(gradient[..., None]), None
+
+
+def _write_slope(out: Tensor, logits: Tensor, gradient: Tensor) -> None:
+    """Sigmoid times the gradient, computed in at least float32; straight into `out` where its type allows it."""
+    if out.dtype in (torch.float16, torch.bfloat16) or torch.compiler.is_compiling():
+        out.copy_(torch.sigmoid(at_least_float32(logits)).mul_(gradient))
+    else:
+        torch.sigmoid(logits, out=out).mul_(gradient)
 
 
 def _blocks(logits: Tensor) -> list[tuple[slice, slice]]:

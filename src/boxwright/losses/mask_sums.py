@@ -5,8 +5,9 @@
 Two forms of one sum. On a CPU pairs are grouped by object, whose pairs share one crop: only pixels in a crop are ever
 computed. How many pairs an object got is then read from the assignment, which on a CPU waits for nobody; the form is
 one opaque operation, so that tracers need no value. On an accelerator nothing may be read, so all shapes come from P
-and the prototypes: pairs are cut into tiles of one image each, and pixels outside a crop are computed and left out.
-Neither keeps a tensor of (pairs, h, w): the backward pass computes the logits again.
+and the prototypes (`mask_tiles.py`).
+Neither keeps a tensor of (pairs, h, w). On a CPU the slopes of the pixels in crops are kept where they are few enough;
+else, and in traced graphs, the backward pass computes the logits again.
 """
 
 from collections.abc import Iterator
@@ -19,12 +20,12 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from boxwright.losses.functional import SATURATED, sum_of_softplus
+from boxwright.losses.mask_tiles import tiled_mask_sums as tiled_mask_sums
 from boxwright.ops.rows import fill_zero_
 
-TILE_ROWS = 32  # pairs of one image that share one copy of its prototypes
-TILE_ELEMENTS = 1 << 25  # mask logits computed at once on an accelerator: 128 MiB of float32
-FEW_ELEMENTS = 1 << 12  # of an object's mask logits: below this the number of operations counts, not their size
+FEW_ELEMENTS = 1 << 16  # of an object's mask logits: below this the number of operations counts, not their size
 CROP_ELEMENTS = 1 << 18  # mask logits of an object computed at once on a CPU: they stay in a core's cache
+KEPT_ELEMENTS = 1 << 24  # mask logits of a batch whose slopes wait for the backward pass: 64 MiB of float32
 
 
 def mask_sums(
@@ -52,23 +53,13 @@ def mask_sums(
     >>> round(mask_sums(0 * one, torch.ones(1, 1, 1, 2), truth, crop, zero, zero, zero == 0).item(), 4)  # 2 ln 2
     1.3863
     """
-    if coefs.device.type == "cpu":
-        sums: Tensor = torch.ops.boxwright.cropped_mask_sums(coefs, prototypes, truth, crops, image, target, valid)
-        return sums
-    return tiled_mask_sums(coefs, prototypes, truth, crops, image, target, valid)
-
-
-def tiled_mask_sums(
-    coefs: Float[Tensor, "P Q"],
-    prototypes: Float[Tensor, "B Q h w"],
-    truth: Int32[Tensor, "B h w"] | Bool[Tensor, "B M h w"],
-    crops: Int64[Tensor, "B M 4"],
-    image: Int64[Tensor, " P"],
-    target: Int64[Tensor, " P"],
-    valid: Bool[Tensor, " P"],
-) -> Float[Tensor, " P"]:
-    """`mask_sums` in the form for accelerators: all shapes follow from those of the arguments, no value is read."""
-    sums: Tensor = _Tiled.apply(coefs, prototypes, truth, crops, image, target, valid)  # type: ignore[no-untyped-call]
+    if coefs.device.type != "cpu":
+        return tiled_mask_sums(coefs, prototypes, truth, crops, image, target, valid)
+    sums: Tensor
+    if type(coefs) is not Tensor or torch.compiler.is_compiling():  # also traced and fake tensors, which have no values
+        sums = torch.ops.boxwright.cropped_mask_sums(coefs, prototypes, truth, crops, image, target, valid)
+    else:
+        sums = _Cropped.apply(coefs, prototypes, truth, crops, image, target, valid)  # type: ignore[no-untyped-call]
     return sums
 
 
@@ -102,8 +93,23 @@ def _crops(prototypes: Tensor, truth: Tensor, crops: Tensor, key: Tensor) -> Ite
         image, slot = divmod(number, crops.shape[1])
         window = (image, slice(None), slice(top, bottom), slice(left, right))
         seen = truth[image, window[2], window[3]] == slot + 1 if truth.ndim == 3 else truth[image, slot, *window[2:]]
-        sign = 1 - 2 * seen.reshape(-1).to(prototypes.dtype)
+        sign = seen.reshape(-1).to(prototypes.dtype).mul_(-2).add_(1)
         yield _Crop(slice(first, end), prototypes[window].flatten(1), sign, window)
+
+
+class _Slopes(NamedTuple):
+    """Derivatives of a crop's sums by its mask logits."""
+
+    rows: slice
+    window: tuple[int, slice, slice, slice]
+    values: list[Tensor]  # (k, n) of each piece
+
+
+def _costs(signed: Tensor) -> Tensor:
+    """Sum of softplus over each row. Folding saves logarithms, but costs a dozen calls."""
+    if signed.numel() > FEW_ELEMENTS:
+        return sum_of_softplus(signed)
+    return functional.softplus(signed, threshold=SATURATED).sum(dim=1)
 
 
 def _cropped_sums(
@@ -114,11 +120,71 @@ def _cropped_sums(
     for crop in _crops(prototypes, truth, crops, key):
         mine, total = coefs[crop.rows], sums[crop.rows]
         for pixels in crop.pieces():
-            signed = (mine @ crop.prototypes[:, pixels]).mul_(crop.sign[pixels])
-            # Folding saves logarithms, but costs a dozen calls.
-            many = signed.numel() > FEW_ELEMENTS
-            total += sum_of_softplus(signed) if many else functional.softplus(signed, threshold=SATURATED).sum(dim=1)
+            total += _costs((mine @ crop.prototypes[:, pixels]).mul_(crop.sign[pixels]))
     return torch.empty_like(sums).index_copy_(0, order, sums)
+
+
+class _Cropped(torch.autograd.Function):
+    """One product of coefficients and prototypes for both passes, as long as the slopes of all crops are few."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        coefs: Tensor,
+        prototypes: Tensor,
+        truth: Tensor,
+        crops: Tensor,
+        image: Tensor,
+        target: Tensor,
+        valid: Tensor,
+    ) -> Tensor:
+        ctx.slopes = None
+        ctx.arguments = (truth, crops, image, target, valid)
+        if not any(ctx.needs_input_grad) or _logits(crops, image, target, valid) > KEPT_ELEMENTS:
+            ctx.save_for_backward(coefs, prototypes)
+            return _cropped_sums(coefs, prototypes, *ctx.arguments)
+        key, order = _by_object(image, target, valid, crops.shape[1])
+        ordered, slopes = coefs[order], []
+        sums, by_coefs = coefs.new_zeros(len(coefs)), torch.zeros_like(ordered)
+        for crop in _crops(prototypes, truth, crops, key):
+            mine, total, by_mine, parts = ordered[crop.rows], sums[crop.rows], by_coefs[crop.rows], []
+            for pixels in crop.pieces():
+                there, sign = crop.prototypes[:, pixels], crop.sign[pixels]
+                signed = (mine @ there).mul_(sign)
+                total += _costs(signed)
+                slope = signed.sigmoid_().mul_(sign)
+                by_mine.addmm_(slope, there.t())
+                parts.append(slope)
+            slopes.append(_Slopes(crop.rows, crop.window, parts))
+        ctx.slopes = slopes
+        ctx.save_for_backward(ordered, prototypes, order, by_coefs)
+        return torch.empty_like(sums).index_copy_(0, order, sums)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        if ctx.slopes is None:
+            return *_cropped_gradients(gradient, *ctx.saved_tensors, *ctx.arguments), *[None] * 5
+        ordered, prototypes, order, by_coefs = ctx.saved_tensors
+        weights = gradient[order, None]
+        weighted = (ordered * weights).t()
+        by_prototypes = fill_zero_(torch.empty_like(prototypes, memory_format=torch.contiguous_format))
+        for rows, window, parts in ctx.slopes:
+            _add(by_prototypes, window, [weighted[:, rows] @ slope for slope in parts])
+        return torch.empty_like(by_coefs).index_copy_(0, order, by_coefs * weights), by_prototypes, *[None] * 5
+
+
+def _logits(crops: Tensor, image: Tensor, target: Tensor, valid: Tensor) -> int:
+    """Mask logits inside the crops of all pairs."""
+    left, top, right, bottom = crops.unbind(dim=-1)
+    pixels = ((right - left).clamp(min=0) * (bottom - top).clamp(min=0))[image, target]
+    return int(torch.where(valid, pixels, 0).sum())
+
+
+def _add(prototypes: Tensor, window: tuple[int, slice, slice, slice], parts: list[Tensor]) -> None:
+    """Adds the pieces of a crop to the gradient of all prototypes."""
+    into = prototypes[window]
+    into += (parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)).view(into.shape)
 
 
 def _cropped_gradients(
@@ -142,8 +208,7 @@ def _cropped_gradients(
             slope = (mine @ there).mul_(sign).sigmoid_().mul_(sign)
             by_mine.addmm_(slope, there.t())
             parts.append(factors @ slope)
-        into = by_prototypes[crop.window]
-        into += (parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)).view(into.shape)
+        _add(by_prototypes, crop.window, parts)
     return torch.empty_like(by_coefs).index_copy_(0, order, by_coefs * gradient[order, None]), by_prototypes
 
 
@@ -184,107 +249,3 @@ def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
 
 
 _sums.register_autograd(_backward, setup_context=_keep)
-
-
-class _Tiles(NamedTuple):
-    """Pairs in tiles of `TILE_ROWS`, each tile of one image."""
-
-    image: Tensor  # (T,)
-    row: Tensor  # (T, TILE_ROWS) pair, any where not live
-    live: Tensor  # (T, TILE_ROWS)
-
-    @classmethod
-    def of(cls, image: Tensor, valid: Tensor, batch: int) -> "_Tiles":
-        key = torch.where(valid, image, batch)
-        key, order = torch.sort(key, stable=True)
-        count = key.new_zeros(batch + 1).index_add_(0, key, torch.ones_like(key))[:batch]
-        tiles = (count + TILE_ROWS - 1) // TILE_ROWS
-        end = torch.cumsum(tiles, 0)
-        number = torch.arange(len(key) // TILE_ROWS + batch, device=key.device)
-        of = torch.searchsorted(end, number, right=True)
-        real, of = of < batch, of.clamp(max=batch - 1)
-        inside = (number - (end - tiles)[of])[:, None] * TILE_ROWS + torch.arange(TILE_ROWS, device=key.device)
-        live = (inside < count[of, None]) & real[:, None]
-        place = (torch.cumsum(count, 0) - count)[of, None] + inside
-        return cls(of, order[torch.where(live, place, 0)], live)
-
-    def pieces(self, pixels: int) -> "list[_Tiles]":
-        """Tiles to work on at once."""
-        step = max(TILE_ELEMENTS // (TILE_ROWS * pixels), 1)
-        return [_Tiles(*(part[first : first + step] for part in self)) for first in range(0, len(self.image), step)]
-
-
-class _Window(NamedTuple):
-    """What some tiles compute with."""
-
-    coefs: Tensor  # (T, TILE_ROWS, Q)
-    prototypes: Tensor  # (T, Q, h * w)
-    sign: Tensor  # (T, TILE_ROWS, h * w)
-    inside: Tensor  # (T, TILE_ROWS, h * w)
-
-    @classmethod
-    def of(
-        cls, tiles: _Tiles, coefs: Tensor, prototypes: Tensor, truth: Tensor, crops: Tensor, target: Tensor
-    ) -> "_Window":
-        height, width = prototypes.shape[-2:]
-        slot, image = target[tiles.row], tiles.image[:, None]
-        seen = truth[tiles.image][:, None] == (slot + 1)[..., None, None] if truth.ndim == 3 else truth[image, slot]
-        left, top, right, bottom = crops[image, slot][..., None].unbind(dim=-2)
-        column, row = (torch.arange(size, device=coefs.device) for size in (width, height))
-        across, down = (column >= left) & (column < right), (row >= top) & (row < bottom)
-        inside = (across[..., None, :] & down[..., None]) & tiles.live[..., None, None]
-        # Rows that are not live may hold anything: their values must not reach a sum.
-        mine = torch.where(tiles.live[..., None], coefs[tiles.row], coefs.new_zeros(()))
-        sign = 1 - 2 * seen.to(coefs.dtype)
-        return cls(mine, prototypes[tiles.image].flatten(2), sign.flatten(2), inside.flatten(2))
-
-    def costs(self) -> Tensor:
-        """softplus(sign * logit) of every pixel's logit, before the crop."""
-        return torch.bmm(self.coefs, self.prototypes) * self.sign
-
-
-class _Tiled(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        coefs: Tensor,
-        prototypes: Tensor,
-        truth: Tensor,
-        crops: Tensor,
-        image: Tensor,
-        target: Tensor,
-        valid: Tensor,
-    ) -> Tensor:
-        ctx.save_for_backward(coefs, prototypes, truth, crops, image, target, valid)
-        sums = coefs.new_zeros(len(coefs))
-        for tiles, window in _windows(coefs, prototypes, truth, crops, image, target, valid):
-            cost = functional.softplus(window.costs(), threshold=SATURATED)
-            total = torch.where(window.inside, cost, cost.new_zeros(())).sum(dim=-1)
-            sums.index_add_(0, tiles.row.flatten(), total.flatten())  # rows that are not live add 0
-        return sums
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        coefs, prototypes, truth, crops, image, target, valid = ctx.saved_tensors
-        by_coefs = torch.zeros_like(coefs)
-        by_prototypes = fill_zero_(torch.empty_like(prototypes, memory_format=torch.contiguous_format))
-        for tiles, window in _windows(coefs, prototypes, truth, crops, image, target, valid):
-            factor = torch.where(tiles.live, gradient[tiles.row], gradient.new_zeros(()))[..., None]
-            slope = torch.sigmoid(window.costs()) * window.sign
-            slope = torch.where(window.inside, slope, slope.new_zeros(())) * factor
-            mine = torch.bmm(slope, window.prototypes.transpose(1, 2))
-            by_coefs.index_add_(0, tiles.row.flatten(), mine.flatten(0, 1))
-            there = torch.bmm(window.coefs.transpose(1, 2), slope)
-            by_prototypes.index_add_(0, tiles.image, there.view(-1, *prototypes.shape[1:]))
-        return by_coefs, by_prototypes, None, None, None, None, None
-
-
-def _windows(
-    coefs: Tensor, prototypes: Tensor, truth: Tensor, crops: Tensor, image: Tensor, target: Tensor, valid: Tensor
-) -> Iterator[tuple[_Tiles, _Window]]:
-    if len(coefs) == 0:  # known without reading a value
-        return
-    batch, _, height, width = prototypes.shape
-    for tiles in _Tiles.of(image, valid, batch).pieces(height * width):
-        yield tiles, _Window.of(tiles, coefs, prototypes, truth, crops, target)

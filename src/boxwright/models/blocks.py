@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 # SPDX-FileCopyrightText: The boxwright authors
-"""The parts that backbones, necks and heads are made of, and Conv+BN folding.
+"""The parts that backbones, necks and heads are made of, and Conv+BN folding. Stage blocks are in `stages.py`.
 
 Written for channels-last maps: elementwise kernels are three times slower on a slice of the channels (rows too short to
-be vectorised), so slices that others work on are made dense, forward in `C2f` and backward in `join`.
+be vectorised), so slices that others work on are made dense, forward by `dense` and backward in `join`.
 
 Source: spec/architectures sections 1, 2 and 6.10.
 """
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -19,17 +20,48 @@ from torch.nn.utils import fusion
 BN_EPS = 1e-3
 BN_MOMENTUM = 0.03
 
-BlockName = Literal["c2f", "c2"]
+ActName = Literal["silu", "relu", "hardswish", "none"]
+# In place: for folded networks, where nobody needs the input again.
+_ACTS: dict[ActName, Callable[[bool], nn.Module]] = {
+    "silu": nn.SiLU,
+    "relu": nn.ReLU,
+    "hardswish": nn.Hardswish,
+    "none": lambda _in_place: nn.Identity(),
+}
 
 
-class Conv(nn.Module):
-    """Convolution without bias, batch norm, SiLU; the spatial size is divided by the stride (rounded up)."""
+class Foldable(nn.Module, ABC):
+    """A module that can write its batch norms into its convolutions."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> None:
+    @abstractmethod
+    def fold_(self) -> None:
+        """Folds in place; nothing happens the second time."""
+        ...
+
+
+class Conv(Foldable):
+    """Convolution without bias, batch norm, activation; the spatial size is divided by the stride (rounded up).
+
+    `padding` is half the kernel where it is not given.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int = 1,
+        stride: int = 1,
+        groups: int = 1,
+        *,
+        act: ActName = "silu",
+        padding: int | None = None,
+    ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
+        padding = kernel // 2 if padding is None else padding
+        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, padding, groups=groups, bias=False)
         self.bn: nn.Module = nn.BatchNorm2d(outputs, eps=BN_EPS, momentum=BN_MOMENTUM)
-        self.act = nn.SiLU()
+        self.act_name = act
+        self.act = _ACTS[act](False)
 
     def forward(self, x: Float[Tensor, "B i H W"]) -> Float[Tensor, "B o h w"]:
         """Activation of the normalised convolution."""
@@ -41,83 +73,136 @@ class Conv(nn.Module):
         if isinstance(self.bn, nn.BatchNorm2d):
             self.conv = fusion.fuse_conv_bn_eval(self.conv.eval(), self.bn.eval())
             self.bn = nn.Identity()
-            self.act = nn.SiLU(inplace=True)  # a folded network is for inference: nobody needs the input again
+            self.act = _ACTS[self.act_name](True)
 
 
-class Bottleneck(nn.Module):
-    """Two convolutions; the input is added when `shortcut` is set and the widths agree."""
+class SCDown(nn.Module):
+    """Halves a map in two steps: a 1x1 convolution chooses the channels, a depthwise one without activation the places.
 
-    def __init__(
-        self, inputs: int, outputs: int, *, shortcut: bool, kernels: tuple[int, int] = (3, 3), expand: float = 0.5
-    ) -> None:
-        super().__init__()
-        hidden = int(outputs * expand)
-        self.conv1 = Conv(inputs, hidden, kernels[0])
-        self.conv2 = Conv(hidden, outputs, kernels[1])
-        self.add = shortcut and inputs == outputs
-
-    def forward(self, x: Float[Tensor, "B i H W"]) -> Float[Tensor, "B o H W"]:
-        """The second convolution's map, plus the input where the block has a shortcut."""
-        y: Tensor = self.conv2(self.conv1(x))
-        return x + y if self.add else y
-
-
-class C2f(nn.Module):
-    """A split convolution; its second half runs through bottlenecks and every map on the way reaches the exit."""
-
-    def __init__(self, inputs: int, outputs: int, depth: int, *, shortcut: bool) -> None:
-        super().__init__()
-        self.hidden = int(outputs * 0.5)
-        self.entry = Conv(inputs, 2 * self.hidden)
-        self.exit = Conv((2 + depth) * self.hidden, outputs)
-        self.units = nn.ModuleList(
-            Bottleneck(self.hidden, self.hidden, shortcut=shortcut, expand=1.0) for _ in range(depth)
-        )
-
-    def forward(self, x: Float[Tensor, "B i H W"]) -> Float[Tensor, "B o H W"]:
-        """The joined maps after the exit convolution."""
-        first, second = self.entry(x).chunk(2, 1)
-        parts = [first, _dense(second)]
-        for unit in self.units:
-            parts.append(unit(parts[-1]))
-        return self.exit(join(parts))  # type: ignore[no-any-return]
-
-
-class C2(nn.Module):
-    """A split convolution; its first half runs through bottlenecks, both halves reach the exit.
-
-    Source: cross-stage partial networks, Wang et al. 2020, arXiv:1911.11929; the neck of the published P6 variants.
+    Source: YOLOv10, Wang et al. 2024, arXiv:2405.14458, section 3.2.
     """
 
-    def __init__(self, inputs: int, outputs: int, depth: int, *, shortcut: bool) -> None:
+    def __init__(self, inputs: int, outputs: int, kernel: int = 3, stride: int = 2) -> None:
         super().__init__()
-        hidden = int(outputs * 0.5)
-        self.entry = Conv(inputs, 2 * hidden)
-        self.exit = Conv(2 * hidden, outputs)
-        self.units = nn.Sequential(*(Bottleneck(hidden, hidden, shortcut=shortcut, expand=1.0) for _ in range(depth)))
+        self.point = Conv(inputs, outputs)
+        self.depthwise = Conv(outputs, outputs, kernel, stride, outputs, act="none")
 
-    def forward(self, x: Float[Tensor, "B i H W"]) -> Float[Tensor, "B o H W"]:
-        """The joined halves after the exit convolution."""
-        first, second = self.entry(x).chunk(2, 1)
-        return self.exit(join([self.units(_dense(first)), second]))  # type: ignore[no-any-return]
+    def forward(self, x: Float[Tensor, "B i H W"]) -> Float[Tensor, "B o h w"]:
+        """The smaller map."""
+        return self.depthwise(self.point(x))  # type: ignore[no-any-return]
+
+
+class Focus(nn.Module):
+    """A convolution of 2x2 neighbours laid out as channels: the stem of the spring-2021 YOLOv5.
+
+    Source: spec/architectures 2; the order is (even row, even column), (odd, even), (even, odd), (odd, odd).
+    """
+
+    def __init__(self, inputs: int, outputs: int, kernel: int = 3) -> None:
+        super().__init__()
+        self.conv = Conv(4 * inputs, outputs, kernel)
+
+    def forward(self, x: Float[Tensor, "B i H W"]) -> Float[Tensor, "B o h w"]:
+        """The map at half the size."""
+        parts = (x[..., ::2, ::2], x[..., 1::2, ::2], x[..., ::2, 1::2], x[..., 1::2, 1::2])
+        return self.conv(torch.cat(parts, 1))  # type: ignore[no-any-return]
+
+
+class RepVGGDW(Foldable):
+    """The sum of a 7x7 and a 3x3 depthwise convolution, one 7x7 after folding.
+
+    Source: RepVGG, Ding et al. 2021, arXiv:2101.03697; YOLOv10, arXiv:2405.14458, section 3.3.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.large = Conv(channels, channels, 7, groups=channels, act="none")
+        self.small: Conv | None = Conv(channels, channels, 3, groups=channels, act="none")
+        self.act = nn.SiLU()
+
+    def forward(self, x: Float[Tensor, "B c H W"]) -> Float[Tensor, "B c H W"]:
+        """Activation of the sum."""
+        wide = self.large(x)
+        return self.act(wide if self.small is None else wide + self.small(x))  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def fold_(self) -> None:
+        """Adds the small kernel to the middle of the large one, in place; nothing happens the second time."""
+        if self.small is None:
+            return
+        self.large.fold_()
+        self.small.fold_()
+        large, small = self.large.conv, self.small.conv
+        assert large.bias is not None
+        assert small.bias is not None
+        large.weight += nn.functional.pad(small.weight, (2, 2, 2, 2))
+        large.bias += small.bias
+        self.small = None
+        self.act = nn.SiLU(inplace=True)
 
 
 class SPPF(nn.Module):
-    """Three chained 5x5 max-pools of a narrow map, all four maps joined."""
+    """Three chained max-pools of a narrow map, all four maps joined.
 
-    def __init__(self, inputs: int, outputs: int, kernel: int = 5) -> None:
+    `residual` is the form of 2026: no activation before the pools, and the input is added where the widths agree.
+    """
+
+    def __init__(self, inputs: int, outputs: int, kernel: int = 5, *, residual: bool = False) -> None:
         super().__init__()
         hidden = inputs // 2
-        self.entry = Conv(inputs, hidden)
+        self.entry = Conv(inputs, hidden, act="none" if residual else "silu")
         self.exit = Conv(4 * hidden, outputs)
         self.pool = nn.MaxPool2d(kernel, stride=1, padding=kernel // 2)
+        self.add = residual and inputs == outputs
 
     def forward(self, x: Float[Tensor, "B i H W"]) -> Float[Tensor, "B o H W"]:
         """The joined maps after the exit convolution."""
         maps = [self.entry(x)]
         for _ in range(3):
             maps.append(self.pool(maps[-1]))
-        return self.exit(join(maps))  # type: ignore[no-any-return]
+        y: Tensor = self.exit(join(maps))
+        return x + y if self.add else y
+
+
+class SPP(nn.Module):
+    """Parallel max-pools of a narrow map, joined with it: the context of the spring-2021 YOLOv5.
+
+    Source: spatial pyramid pooling, He et al. 2014, arXiv:1406.4729.
+    """
+
+    def __init__(self, inputs: int, outputs: int, kernels: Sequence[int] = (5, 9, 13)) -> None:
+        super().__init__()
+        hidden = inputs // 2
+        self.entry = Conv(inputs, hidden)
+        self.exit = Conv((len(kernels) + 1) * hidden, outputs)
+        self.pools = nn.ModuleList(nn.MaxPool2d(kernel, stride=1, padding=kernel // 2) for kernel in kernels)
+
+    def forward(self, x: Float[Tensor, "B i H W"]) -> Float[Tensor, "B o H W"]:
+        """The joined maps after the exit convolution."""
+        narrow = self.entry(x)
+        return self.exit(join([narrow, *(pool(narrow) for pool in self.pools)]))  # type: ignore[no-any-return]
+
+
+class Proto(nn.Module):
+    """Mask prototypes at twice the size of the map: what every instance mask is a weighted sum of.
+
+    The size is doubled by a transposed convolution, or (YOLOv5) by repeating every cell.
+
+    Source: YOLACT, Bolya et al. 2019, arXiv:1904.02689, section 3.1.
+    """
+
+    def __init__(
+        self, inputs: int, hidden: int, count: int = 32, *, upsample: Literal["transposed", "nearest"] = "transposed"
+    ) -> None:
+        super().__init__()
+        self.conv1 = Conv(inputs, hidden, 3)
+        self.up = nn.ConvTranspose2d(hidden, hidden, 2, 2) if upsample == "transposed" else Upsample()
+        self.conv2 = Conv(hidden, hidden, 3)
+        self.conv3 = Conv(hidden, count)
+
+    def forward(self, x: Float[Tensor, "B i H W"]) -> Float[Tensor, "B Q h w"]:
+        """The prototypes."""
+        return self.conv3(self.conv2(self.up(self.conv1(x))))  # type: ignore[no-any-return]
 
 
 class Concat(nn.Module):
@@ -141,16 +226,16 @@ def join(maps: Sequence[Float[Tensor, "B _ H W"]]) -> Float[Tensor, "B o H W"]:
     return _Joined.apply(*maps) if torch.is_grad_enabled() else torch.cat(list(maps), 1)  # type: ignore[no-untyped-call]
 
 
-def make_block(name: BlockName, inputs: int, outputs: int, depth: int, *, shortcut: bool) -> nn.Module:
-    """A stage block by name."""
-    return {"c2f": C2f, "c2": C2}[name](inputs, outputs, depth, shortcut=shortcut)
-
-
 def fold_(module: nn.Module) -> None:
-    """Folds every `Conv` inside `module`, in place."""
-    for part in module.modules():
-        if isinstance(part, Conv):
+    """Folds everything inside `module` that can be, in place."""
+    for part in list(module.modules()):
+        if isinstance(part, Foldable):
             part.fold_()
+
+
+def dense(x: Float[Tensor, "B c H W"]) -> Float[Tensor, "B c H W"]:
+    """A slice of the channels of a channels-last map as a map of its own; anything else unchanged."""
+    return x.contiguous(memory_format=torch.channels_last) if x.stride(1) == 1 else x
 
 
 class _Joined(torch.autograd.Function):
@@ -163,7 +248,7 @@ class _Joined(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
-        return tuple(_dense(part) for part in torch.split(grad, ctx.widths, 1))
+        return tuple(dense(part) for part in torch.split(grad, ctx.widths, 1))
 
 
 class _Doubled(torch.autograd.Function):
@@ -180,8 +265,3 @@ class _Doubled(torch.autograd.Function):
 
 def _double(x: Tensor) -> Tensor:
     return nn.functional.interpolate(x, scale_factor=2.0, mode="nearest")
-
-
-def _dense(x: Tensor) -> Tensor:
-    """A slice of the channels of a channels-last map as a map of its own; anything else unchanged."""
-    return x.contiguous(memory_format=torch.channels_last) if x.stride(1) == 1 else x

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from boxwright.config import component
 from boxwright.errors import ConfigError
 from boxwright.models.backbones import BackboneConfig
+from boxwright.models.backbones.csp import CSPConfig
 from boxwright.models.blocks import Conv
 from boxwright.models.network import Network
 from boxwright.structures import Grid, ImageOutputs, Targets
@@ -73,7 +74,7 @@ class ClassifierConfig:
     """
 
     kind: Literal["classifier"] = "classifier"
-    backbone: BackboneConfig = BackboneConfig()
+    backbone: BackboneConfig = CSPConfig()
     num_classes: int = 1000
     hidden: int = 1280
     dropout: float = 0.0

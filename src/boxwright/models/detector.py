@@ -11,9 +11,12 @@ from torch import Tensor, nn
 from boxwright.config import component
 from boxwright.errors import ShapeError
 from boxwright.models.backbones import BackboneConfig
+from boxwright.models.backbones.csp import CSPConfig
 from boxwright.models.heads import HeadConfig
+from boxwright.models.heads.anchor_free import AnchorFreeConfig
 from boxwright.models.necks import NeckConfig
-from boxwright.models.network import Network
+from boxwright.models.necks.pan import PANConfig
+from boxwright.models.network import ClassLayout, Network
 from boxwright.structures import Grid, Outputs, Targets
 
 
@@ -43,6 +46,16 @@ class Detector(Network):
         return tuple(f"head.{name}" for name in self.head.class_rows)
 
     @property
+    def class_layout(self) -> ClassLayout:
+        """Where on that axis the classes stand."""
+        return getattr(self.head, "class_layout", ClassLayout())
+
+    @property
+    def constants(self) -> tuple[str, ...]:
+        """Names of tensors that the config decides: `load_weights` never takes them from a file."""
+        return tuple(f"head.{name}" for name in getattr(self.head, "constants", ()))
+
+    @property
     def layers(self) -> tuple[nn.Module, ...]:
         """The parts in the order of the published layer table; the head is the last."""
         return (*self.backbone.layers, *self.neck.layers, self.head)
@@ -58,7 +71,7 @@ class Detector(Network):
             ShapeError: a side is not a multiple of the coarsest stride.
         """
         height, width = images.shape[2:]
-        coarsest = max(self.backbone.strides)
+        coarsest = getattr(self.backbone, "coarsest", max(self.backbone.strides))
         if height % coarsest or width % coarsest:
             raise ShapeError(
                 f"images: expected sides that are multiples of {coarsest}, got {height}x{width} (height x width); "
@@ -78,9 +91,9 @@ class DetectorConfig:
     """The three parts of a detector, each chosen by its `kind`."""
 
     kind: Literal["detector"] = "detector"
-    backbone: BackboneConfig = BackboneConfig()
-    neck: NeckConfig = NeckConfig()
-    head: HeadConfig = HeadConfig()
+    backbone: BackboneConfig = CSPConfig()
+    neck: NeckConfig = PANConfig()
+    head: HeadConfig = AnchorFreeConfig()
 
     def build(self) -> Detector:
         """A detector with fresh weights."""

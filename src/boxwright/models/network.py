@@ -5,7 +5,7 @@
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,29 @@ from torch import Tensor, nn
 from boxwright.errors import ConfigError
 from boxwright.models.blocks import fold_
 from boxwright.structures import Grid, ImageOutputs, Outputs, Targets
+
+
+class ClassLayout(NamedTuple):
+    """Where classes stand on the first axis of a tensor: in each of `blocks` parts, after and before other rows."""
+
+    blocks: int = 1
+    before: int = 0
+    after: int = 0
+
+    def size(self, classes: int) -> int:
+        """Length of the axis for this many classes."""
+        return self.blocks * (self.before + classes + self.after)
+
+    def rows(self, chosen: Sequence[int], classes: int) -> list[int]:
+        """The rows of some of the classes, block by block, with all the other rows around them.
+
+        >>> ClassLayout(blocks=2, before=1).rows([2, 0], classes=3)
+        [0, 3, 1, 4, 7, 5]
+        """
+        one = [*range(self.before), *(self.before + c for c in chosen)]
+        one += range(self.before + classes, self.before + classes + self.after)
+        step = self.size(classes) // self.blocks
+        return [block * step + row for block in range(self.blocks) for row in one]
 
 
 class Network(nn.Module, ABC):
@@ -34,6 +57,16 @@ class Network(nn.Module, ABC):
     def class_rows(self) -> tuple[str, ...]:
         """Names of the tensors whose first axis counts classes, for `load_weights`."""
         ...
+
+    @property
+    def class_layout(self) -> ClassLayout:
+        """Where on that axis the classes stand."""
+        return ClassLayout()
+
+    @property
+    def constants(self) -> tuple[str, ...]:
+        """Names of tensors that the config decides: `load_weights` never takes them from a file."""
+        return ()
 
     @property
     @abstractmethod

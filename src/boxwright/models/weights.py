@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from boxwright.errors import CheckpointError
+from boxwright.models.network import ClassLayout
 
 FORMAT = "boxwright/1"
 Shape = tuple[int, ...]
@@ -136,6 +137,7 @@ def load_weights(
             model is unchanged then.
     """
     state, own = read_state(path), model.state_dict()
+    _keep_constants(model, path, state, own, strict)
     rows = {} if strict or names is None else _class_rows(model, path, names, state, own)
     fitting = [name for name in own if name in state and name not in rows and state[name].shape == own[name].shape]
     report = LoadReport(
@@ -161,6 +163,21 @@ def load_weights(
     return report
 
 
+def _keep_constants(
+    model: nn.Module, path: Path, state: dict[str, Tensor], own: Mapping[str, Tensor], strict: bool
+) -> None:
+    """Puts the model's own constants into the state; strict, a file that has others is of another model."""
+    for name in getattr(model, "constants", ()):
+        if name not in state:
+            continue
+        if strict and not _agree(state[name], own[name]):
+            raise CheckpointError(
+                f"{path}: {name} is {state[name].tolist()}, the model's config gives {own[name].tolist()}; build the "
+                "model with what the file was made with; nothing was loaded"
+            )
+        state[name] = own[name].detach().cpu().clone()
+
+
 def _class_rows(
     model: nn.Module, path: Path, names: Sequence[str], state: Mapping[str, Tensor], own: Mapping[str, Tensor]
 ) -> dict[str, tuple[list[int], list[int]]]:
@@ -170,13 +187,15 @@ def _class_rows(
         return {}
     source_of = {_plain(name): row for row, name in enumerate(theirs)}
     pairs = [(row, source_of[_plain(name)]) for row, name in enumerate(names) if _plain(name) in source_of]
-    to, source = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+    layout: ClassLayout = getattr(model, "class_layout", ClassLayout())
+    to = layout.rows([pair[0] for pair in pairs], len(names))
+    source = layout.rows([pair[1] for pair in pairs], len(theirs))
     return {
         key: (to, source)
         for key in getattr(model, "class_rows", ())
         if key in state
         and state[key].shape[1:] == own[key].shape[1:]
-        and (state[key].shape[0], own[key].shape[0]) == (len(theirs), len(names))
+        and (state[key].shape[0], own[key].shape[0]) == (layout.size(len(theirs)), layout.size(len(names)))
     }
 
 
@@ -188,6 +207,11 @@ def _file_names(path: Path) -> list[str] | None:
     except json.JSONDecodeError:
         names = None
     return [str(name) for name in names] if isinstance(names, list) else None
+
+
+def _agree(one: Tensor, other: Tensor) -> bool:
+    """Equal but for the rounding of half precision."""
+    return one.shape == other.shape and torch.allclose(one.float().cpu(), other.float().cpu(), rtol=1e-3)
 
 
 def _plain(name: str) -> str:

@@ -123,3 +123,20 @@ class Anchor:
         double = raw.sigmoid() * 2
         centre = points + (double[..., :2] - 1) * strides[..., None]
         return cxcywh_to_xyxy(torch.cat((centre, double[..., 2:].square() * extra), dim=-1))
+
+
+@component
+class Identity:
+    """Boxes that are decoded already: what exported files give."""
+
+    kind: Literal["identity"] = "identity"
+
+    def __call__(
+        self,
+        raw: Float[Tensor, "*n box"],
+        points: Float[Tensor, "*n 2"],
+        strides: Float[Tensor, "*n"],
+        extra: Float[Tensor, "*n"] | Float[Tensor, "*n 2"] | None = None,
+    ) -> Float[Tensor, "*n box"]:
+        """The boxes themselves, px xyxy, or px cx cy w h and radians."""
+        return raw

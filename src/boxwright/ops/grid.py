@@ -46,11 +46,12 @@ def make_grid(
         cells = torch.stack((x.repeat(rows), y.repeat_interleave(columns)), dim=-1)
         if level_priors:
             wh = torch.tensor(level_priors[index], dtype=torch.float32, device=device)
-            sizes.append(wh.repeat_interleave(len(cells), 0) if prior_first else wh.repeat(len(cells), 1))
+            every = torch.zeros_like(cells)  # added and not repeated: exported graphs keep the number of cells open
+            sizes.append((wh[:, None] + every if prior_first else every[:, None] + wh).flatten(0, 1))
             cells = cells.repeat(len(wh), 1) if prior_first else cells.repeat_interleave(len(wh), 0)
         points.append(cells)
-        step.append(torch.full((len(cells),), float(stride), device=device))
-        level.append(torch.full((len(cells),), index, dtype=torch.int64, device=device))
+        step.append(torch.full_like(cells[:, 0], float(stride)))
+        level.append(torch.full_like(cells[:, 0], index, dtype=torch.int64))
     return Grid(
         points=torch.cat(points),
         strides=torch.cat(step),

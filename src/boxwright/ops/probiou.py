@@ -36,7 +36,7 @@ class GaussianPlanes(NamedTuple):
         # Without a floor the root of p is known, and has a slope at 0.
         spread = w.abs() * h.abs() / 12 if floor == 0 else p.sqrt() * q.sqrt()
         long = p >= q
-        turn = torch.where(long, 1.0, -1.0).to(boxes.dtype)
+        turn = long.to(boxes.dtype).mul_(2).sub_(1)  # the other way round where h is the longer side
         along, across = torch.where(long, p, q), torch.where(long, q, p)
         return cls(cx, cy, along, across, torch.cos(2 * theta) * turn, torch.sin(2 * theta) * turn, spread)
 

@@ -10,6 +10,8 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from boxwright.structures import Assignment, Targets
+
 
 def take_rows(
     dense: Float[Tensor, "B A n"], image: Int64[Tensor, " P"], anchor: Int64[Tensor, " P"], valid: Bool[Tensor, " P"]
@@ -22,6 +24,20 @@ def take_rows(
     """
     rows: Tensor = _TakeRows.apply(dense, image, anchor, valid)  # type: ignore[no-untyped-call]
     return rows
+
+
+def slot_of(pairs: Assignment, targets: Targets) -> Int64[Tensor, " P"]:
+    """Row of each pair's object, image * M + target, in targets whose first two axes are joined."""
+    return pairs.image * targets.labels.shape[1] + pairs.target
+
+
+def planes_at(table: Float[Tensor, "N n"], index: Int64[Tensor, " P"]) -> Float[Tensor, "n P"]:
+    """table[index] in planes, for tables of few columns: several times faster than rows of a few numbers.
+
+    >>> planes_at(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([1, 1, 0])).tolist()
+    [[3.0, 3.0, 1.0], [4.0, 4.0, 2.0]]
+    """
+    return torch.stack([column.index_select(0, index) for column in table.unbind(dim=1)])
 
 
 def empty_in_memory_order(dense: Tensor) -> Tensor:
@@ -50,12 +66,12 @@ class _TakeRows(torch.autograd.Function):
         rows = dense[image, anchor]
         rows = rows.float() if rows.dtype in (torch.float16, torch.bfloat16) else rows
         # An unused slot may point at any cell: its values must not reach a gradient (0 * inf is NaN).
-        return torch.where(valid[:, None], rows, torch.zeros_like(rows))
+        return torch.where(valid[:, None], rows, rows.new_zeros(()))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         dense, image, anchor, valid = ctx.saved_tensors
         out = fill_zero_(empty_in_memory_order(dense))
-        rows = torch.where(valid[:, None], gradient, torch.zeros_like(gradient)).to(dense.dtype)
+        rows = torch.where(valid[:, None], gradient, gradient.new_zeros(())).to(dense.dtype)
         return out.index_put_((image, anchor), rows, accumulate=True), None, None, None

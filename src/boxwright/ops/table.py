@@ -9,8 +9,11 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from boxwright.ops.chunks import pieces
 from boxwright.ops.rows import fill_zero_
 from boxwright.structures import at_least_float32
+
+CACHE_ROWS = 1 << 10  # joined rows that are added at once: they stay in a core's cache
 
 
 def take_matched(
@@ -50,15 +53,15 @@ class _TakeMatched(torch.autograd.Function):
         ctx.shape, ctx.dtype, ctx.plane, ctx.widths = table.shape, table.dtype, plane, widths
         batch, anchors, _ = table.shape
         if table.stride(0) == anchors * table.stride(1) or batch == 1:
-            # A view; several times faster than indexing by two tensors.
-            rows = torch.flatten(table, 0, 1).index_select(0, image * anchors + anchor)
+            # A view; several times faster than indexing by two tensors. Parts are cut before the rows are read.
+            rows, place = torch.flatten(table, 0, 1), image * anchors + anchor
+            found = [part.index_select(0, place) for part in torch.split(rows, list(widths), dim=1)]
         else:
-            rows = table[image, anchor]
-        rows = at_least_float32(rows)
+            found = list(torch.split(table[image, anchor], list(widths), dim=1))
+        parts = tuple(at_least_float32(part.contiguous()) for part in found)
         if valid is not None:
             # An unused slot may point at any candidate: its values must not reach a gradient (0 * inf is NaN).
-            rows = torch.where(valid[:, None], rows, torch.zeros_like(rows))
-        parts = tuple(part.contiguous() for part in torch.split(rows, list(widths), dim=1))
+            parts = tuple(torch.where(valid[:, None], part, torch.zeros_like(part)) for part in parts)
         return parts if plane is None else (*parts, at_least_float32(table[..., plane].contiguous()))
 
     @staticmethod
@@ -67,11 +70,12 @@ class _TakeMatched(torch.autograd.Function):
         image, anchor, valid = ctx.saved_tensors
         batch, anchors, columns = ctx.shape
         parts = gradients[: len(ctx.widths)]
-        rows = torch.cat(parts, dim=1)
         if valid is not None:
-            rows = torch.where(valid[:, None], rows, torch.zeros_like(rows))
-        out = fill_zero_(torch.empty(batch * anchors, columns, dtype=ctx.dtype, device=rows.device))
+            parts = tuple(torch.where(valid[:, None], part, torch.zeros_like(part)) for part in parts)
+        out = fill_zero_(torch.empty(batch * anchors, columns, dtype=ctx.dtype, device=image.device))
         if ctx.plane is not None:
             out[:, ctx.plane] = gradients[-1].reshape(-1)
-        out.index_add_(0, image * anchors + anchor, rows.to(ctx.dtype))
+        place = image * anchors + anchor
+        for some in pieces(len(place), place.device, CACHE_ROWS):
+            out.index_add_(0, place[some], torch.cat([part[some] for part in parts], dim=1).to(ctx.dtype))
         return out.view(ctx.shape), None, None, None, None, None

@@ -16,7 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from boxwright.errors import ConfigError
-from boxwright.vocabulary import AttributeSpec, KeypointSpec, TaskName
+from boxwright.vocabulary import TASK_NAMES, AttributeSpec, KeypointSpec, TaskName
 
 if TYPE_CHECKING:
     from boxwright.engine.recipe import Recipe
@@ -39,10 +39,31 @@ def _family(
     }
 
 
+_LIGHT = (
+    "mobilenetv3",
+    "shufflenetv2",
+    "mobilenetv3-published",
+    "mobilenetv3-published-stem",
+    "shufflenetv2-published",
+    "shufflenetv2-published-stem",
+    "shufflenetv2-published-focus",
+)
+
+_RTDETR = ("r18", "r34", "r50m", "r50", "r101", "l", "x", "resnet50", "resnet101")
+
 # Name -> what builds its recipe: every family function takes (size, *, task, num_classes, exclusive, keypoints,
 # attributes, imgsz), as `preset` passes them.
 PRESETS: "dict[str, Callable[..., Recipe]]" = {
-    **_family("yolov8", "nsmlx", ("detect",), "yolov8", "yolov8"),
+    **_family("yolov8", "nsmlx", TASK_NAMES, "yolov8", "yolov8"),
+    **_family("yolo11", "nsmlx", TASK_NAMES, "yolo11", "yolo11"),
+    **_family("yolov10", "nsmblx", ("detect",), "yolov10", "yolov10"),
+    **_family("yolo26", "nsmlx", ("detect",), "yolo26", "yolo26"),
+    **_family("yolov5", "nsmlx", ("detect", "segment"), "yolov5", "yolov5"),
+    **_family("yolov5", ("n6", "s6", "m6", "l6", "x6"), ("detect", "segment"), "yolov5", "yolov5_p6"),
+    **_family("yolov5", ("s-r5", "m-r5", "l-r5", "x-r5"), ("detect",), "yolov5", "yolov5_r5"),
+    **_family("yolov5-", _LIGHT, ("detect",), "yolov5_light", "yolov5_light"),
+    **_family("yolov5", ("nu", "su", "mu", "lu", "xu"), ("detect",), "yolov5u", "yolov5u"),
+    **_family("rtdetr-", _RTDETR, ("detect",), "rtdetr", "rtdetr"),
 }
 
 

@@ -1,76 +1,62 @@
 # SPDX-License-Identifier: Apache-2.0
 # SPDX-FileCopyrightText: The boxwright authors
-"""YOLOv8 detect: numbers only.
+"""YOLOv8 for every task: numbers only.
 
-Source: spec/architectures 4 (layers, scales), spec/losses E.3 (criterion), spec/recipe 1 (training).
+Source: spec/architectures 4 (layers, scales), spec/losses E.3 to E.7 (criteria), spec/recipe 1 (training).
 """
 
-import math
-from collections.abc import Sequence
-from typing import Literal
+from dataclasses import replace
 
-from boxwright.data.augment.pipeline import AugmentConfig
-from boxwright.data.dataset import DataConfig
 from boxwright.engine.recipe import Recipe
 from boxwright.losses.criterion import Criterion
 from boxwright.losses.dense_recipes import yolov8_detect
-from boxwright.models.backbones.csp import CSPConfig
+from boxwright.models.backbones.csp import ContextName, CSPConfig
 from boxwright.models.detector import DetectorConfig
 from boxwright.models.heads.anchor_free import AnchorFreeConfig
 from boxwright.models.necks.pan import PANConfig
-from boxwright.vocabulary import AttributeSpec, KeypointSpec, TaskName
+from boxwright.presets.dense import Asked, dense_head, dense_recipe, family, image_recipe
+from boxwright.presets.scaling import Scale
+from boxwright.vocabulary import TASK_NAMES
 
-Size = Literal["n", "s", "m", "l", "x"]
-
-# depth factor, width factor, widest base width before scaling
-SCALES: dict[Size, tuple[float, float, int]] = {
-    "n": (0.33, 0.25, 1024),
-    "s": (0.33, 0.50, 1024),
-    "m": (0.67, 0.75, 768),
-    "l": (1.00, 1.00, 512),
-    "x": (1.00, 1.25, 512),
+SCALES: dict[str, Scale] = {
+    "n": Scale(depth=0.33, width=0.25, widest=1024),
+    "s": Scale(depth=0.33, width=0.50, widest=1024),
+    "m": Scale(depth=0.67, width=0.75, widest=768),
+    "l": Scale(depth=1.00, width=1.00, widest=512),
+    "x": Scale(depth=1.00, width=1.25, widest=512),
 }
+CLASSIFY_WIDEST = 1024
 
 
-def yolov8(
-    size: Size = "n",
-    num_classes: int | None = None,
-    *,
-    task: TaskName = "detect",
-    exclusive: bool = False,
-    keypoints: KeypointSpec | None = None,
-    attributes: Sequence[AttributeSpec] = (),
-    imgsz: int | None = None,
-) -> Recipe:
-    """The complete recipe of one size; the arguments are those of `presets.preset`."""
-    return Recipe(
-        name=f"yolov8{size}",
-        model=yolov8_model(size, 80 if num_classes is None else num_classes, exclusive=exclusive),
-        criterion=yolov8_criterion(),
-        data=DataConfig(task=task, imgsz=imgsz or 640),
-        augment=AugmentConfig(),
+@family("yolov8", SCALES, TASK_NAMES)
+def yolov8(size: str, asked: Asked) -> Recipe:
+    """The complete recipe of one size and task."""
+    scale = SCALES[size]
+    if asked.task == "classify":
+        return image_recipe("yolov8", size, _backbone(replace(scale, widest=CLASSIFY_WIDEST), "none"), asked)
+    return dense_recipe(
+        "yolov8", size, asked, backbone=_backbone(scale), neck=_neck(scale), head=dense_head(asked, scale)
     )
 
 
 def yolov8_model(
-    size: Size = "n", num_classes: int = 80, num_bins: int = 16, *, exclusive: bool = False
+    size: str = "n", num_classes: int = 80, num_bins: int = 16, *, exclusive: bool = False
 ) -> DetectorConfig:
-    """The network of one size."""
-    depth, width, widest = SCALES[size]
-
-    def channels(*bases: int) -> tuple[int, ...]:
-        return tuple(8 * math.ceil(min(base, widest) * width / 8) for base in bases)
-
-    def repeats(base: int) -> int:
-        return max(round(base * depth), 1)
-
-    return DetectorConfig(
-        backbone=CSPConfig(widths=channels(64, 128, 256, 512, 1024), depths=tuple(map(repeats, (3, 6, 6, 3)))),
-        neck=PANConfig(widths=channels(256, 512, 1024), depth=repeats(3)),
-        head=AnchorFreeConfig(num_classes=num_classes, num_bins=num_bins, exclusive=exclusive),
-    )
+    """The detector of one size."""
+    scale = SCALES[size]
+    head = AnchorFreeConfig(num_classes=num_classes, num_bins=num_bins, exclusive=exclusive)
+    return DetectorConfig(backbone=_backbone(scale), neck=_neck(scale), head=head)
 
 
 def yolov8_criterion() -> Criterion:
-    """One rule: task-aligned top 10, CIoU, distance bins and soft class scores."""
+    """Of detection, one rule: task-aligned top 10, CIoU, distance bins and soft class scores."""
     return yolov8_detect()
+
+
+def _backbone(scale: Scale, context: ContextName = "sppf") -> CSPConfig:
+    widths = scale.widths(64, 128, 256, 512, 1024)
+    return CSPConfig(widths=widths, depths=scale.depths(3, 6, 6, 3), context=context)
+
+
+def _neck(scale: Scale) -> PANConfig:
+    return PANConfig(widths=scale.widths(256, 512, 1024), depth=scale.repeats(3))

@@ -7,17 +7,17 @@ from boxwright.data.augment.geometry import (
     Picture,
     apply_letterbox,
     draw_warp,
-    flip_boxes,
     keep_visible,
-    warp_boxes,
     warp_image,
 )
-from boxwright.ops.letterbox import FILL, letterbox
+from boxwright.data.augment.instances import warp_boxes
+from boxwright.data.sample import Instances
+from boxwright.ops.letterbox import FILL, centre_crop, letterbox
 
 
-def picture_of(boxes, areas, side=100):
-    boxes = np.array(boxes, np.float64)
-    return Picture(np.zeros((side, side, 3), np.uint8), boxes, np.arange(len(boxes)), np.array(areas, np.float64))
+def picture_of(boxes, areas, side=100, **more):
+    objects = Instances(np.array(boxes, np.float32), np.arange(len(boxes)), **more)
+    return Picture(np.zeros((side, side, 3), np.uint8), objects, np.array(areas, np.float64))
 
 
 def test_no_ranges_move_the_canvas_centre_to_the_output_centre():
@@ -105,14 +105,6 @@ def test_boxes_behind_the_horizon_become_empty():
     assert moved[1].tolist() == [0, 0, 0, 0]
 
 
-def test_flips_mirror_boxes():
-    boxes = np.array([[1.0, 2, 11, 7]])
-
-    assert flip_boxes(boxes, (50, 100), upside_down=True, mirrored=False).tolist() == [[1, 43, 11, 48]]
-    assert flip_boxes(boxes, (50, 100), upside_down=False, mirrored=True).tolist() == [[89, 2, 99, 7]]
-    assert boxes.tolist() == [[1, 2, 11, 7]]
-
-
 @pytest.mark.parametrize(("box", "area", "kept"), [
     ([10, 10, 12, 30], 40, False),  # not wider than 2 px
     ([10, 10, 12.1, 30], 40, True),
@@ -125,20 +117,45 @@ def test_flips_mirror_boxes():
 def test_filter_keeps_visible_boxes(box, area, kept):
     result = keep_visible(picture_of([box], [area]), 1.0)
 
-    assert len(result.boxes) == len(result.labels) == int(kept)
+    assert len(result.objects) == len(result.areas) == int(kept)
 
 
 def test_filter_limits_the_aspect():
     slivers = picture_of([[0, 0, 250, 2.4], [0, 5, 239, 7.4]], [1.0, 1.0], side=300)
 
-    assert keep_visible(slivers, 1.0).labels.tolist() == [1]
+    assert keep_visible(slivers, 1.0).objects.labels.tolist() == [1]
 
 
 def test_filter_scales_the_area_and_clips():
     grown = picture_of([[-90, 0, 10, 10]], [250.0])  # was 50 x 5
 
-    assert keep_visible(grown, 2.0).boxes.tolist() == []
-    assert keep_visible(picture_of([[-89, 0, 11, 10]], [250.0]), 2.0).boxes.tolist() == [[0, 0, 11, 10]]
+    assert keep_visible(grown, 2.0).objects.boxes.tolist() == []
+    assert keep_visible(picture_of([[-89, 0, 11, 10]], [250.0]), 2.0).objects.boxes.tolist() == [[0, 0, 11, 10]]
+
+
+@pytest.mark.parametrize("part", ["polygons", "corners"])
+def test_filter_asks_for_less_where_the_shape_is_known(part):
+    points = np.array([[-97, 0], [3, 0], [3, 10], [-97, 10]], np.float32)
+    known = {"polygons": ((points,),)} if part == "polygons" else {"corners": points[None]}
+
+    assert len(keep_visible(picture_of([[-97, 0, 3, 10]], [1000.0]), 1.0).objects) == 0  # 3 % is left
+    kept = keep_visible(picture_of([[-97, 0, 3, 10]], [1000.0], **known), 1.0).objects
+    assert kept.boxes.tolist() == [[0, 0, 3, 10]]
+    held = kept.polygons[0][0] if part == "polygons" else kept.corners[0]
+    assert held.tolist() == points.tolist()
+    assert len(keep_visible(picture_of([[-97, 0, 3, 10]], [3001.0], **known), 1.0).objects) == 0
+
+
+def test_filter_forgets_keypoints_and_regions_outside():
+    keypoints = np.array([[[5, 5, 2], [-1, 5, 2], [100, 5, 1], [0, 99, 1], [0, 0, 0]]], np.float32)
+    regions = np.array([[-5, -5, 10, 10], [100, 0, 120, 10]], np.float32)
+    picture = picture_of([[0, 0, 50, 50]], [2500.0], keypoints=keypoints, ignore=regions, ignore_labels=np.array([3, 4]))
+
+    objects = keep_visible(picture, 1.0).objects
+
+    assert objects.keypoints.tolist() == [[[5, 5, 2], [0, 0, 0], [0, 0, 0], [0, 99, 1], [0, 0, 0]]]
+    assert objects.ignore.tolist() == [[0, 0, 10, 10]]
+    assert objects.ignore_labels.tolist() == [3]
 
 
 def test_letterboxed_image_is_centred_on_grey():
@@ -149,3 +166,11 @@ def test_letterboxed_image_is_centred_on_grey():
     assert (result[10:30] == 7).all()
     assert (result[:10] == FILL).all()
     assert (result[30:] == FILL).all()
+
+
+def test_a_negative_offset_cuts_the_middle_out():
+    image = np.arange(100, dtype=np.uint8)[None, :, None].repeat(50, 0).repeat(3, 2)
+
+    result = apply_letterbox(image, centre_crop((50, 100), 50))
+
+    np.testing.assert_array_equal(result, image[:, 25:75])

@@ -34,13 +34,15 @@ def same(a, b):
 def test_defaults_are_the_recipes():
     assert to_dict(AugmentConfig()) == {
         "hsv_h": 0.015, "hsv_s": 0.7, "hsv_v": 0.4, "degrees": 0.0, "translate": 0.1, "scale": 0.5, "shear": 0.0,
-        "perspective": 0.0, "flipud": 0.0, "fliplr": 0.5, "mosaic": 1.0, "mixup": 0.0, "close_mosaic": 10,
+        "perspective": 0.0, "flipud": 0.0, "fliplr": 0.5, "mosaic": 1.0, "mixup": 0.0, "cutmix": 0.0, "copy_paste": 0.0,
+        "copy_paste_mode": "flip", "bgr": 0.0, "close_mosaic": 10, "auto_augment": "randaugment", "erasing": 0.4,
     }  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "wrong"), [
     ("hsv_h", 1.5), ("hsv_s", -0.1), ("degrees", 181.0), ("translate", 2.0), ("scale", 1.0), ("shear", 90.0),
     ("perspective", 0.01), ("flipud", 2.0), ("fliplr", -1.0), ("mosaic", 1.1), ("mixup", -0.5), ("close_mosaic", -1),
+    ("cutmix", 1.1), ("copy_paste", -0.1), ("bgr", 2.0), ("erasing", 1.5),
     ("hsv_v", float("nan")),
 ])  # fmt: skip
 def test_values_out_of_range_name_the_field(name, wrong):

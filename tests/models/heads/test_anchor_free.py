@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from boxwright.errors import ConfigError
-from boxwright.models.heads.anchor_free import AnchorFreeConfig, join_levels
-from boxwright.ops.decode import Distance
+from boxwright.models.heads.anchor_free import AnchorFreeConfig
+from boxwright.models.heads.branches import MaskConfig, join_levels
+from boxwright.ops.decode import Distance, Oriented
 
 # golden/numeric.json, bias_prior_v8: classes -> logit at strides 8, 16, 32
 PRIORS = {
@@ -114,3 +115,74 @@ def test_grid_is_kept_per_image_size_and_usable_after_inference_mode():
 def test_counts_below_one_are_refused(values, name):
     with pytest.raises(ConfigError, match=f"model.head.{name}: expected at least 1, got 0"):
         AnchorFreeConfig(**values)
+
+
+def two_sets(**values):
+    torch.manual_seed(0)
+    config = AnchorFreeConfig(num_classes=3, end_to_end=True, class_branch="light", **values)
+    return config.build((64, 128, 256), (8, 16, 32))
+
+
+def test_an_end_to_end_head_starts_with_equal_sets():
+    head = two_sets().eval()
+    with torch.no_grad():
+        outputs = head(maps_of((64, 128, 256)), (64, 64))
+
+    (many,) = outputs.auxiliary
+    assert (outputs.final.role, many.role) == ("one2one", "one2many")
+    assert outputs.final.end_to_end
+    assert torch.equal(outputs.final.logits, many.logits)
+    assert torch.equal(outputs.final.box_raw, many.box_raw)
+    assert head.box_branches[0][0].conv.weight is not head.one2many.box_branches[0][0].conv.weight
+
+
+def test_one_candidate_per_object_teaches_its_branches_only():
+    head = two_sets(masks=MaskConfig(count=4, hidden=8))
+    maps = tuple(x.requires_grad_() for x in maps_of((64, 128, 256)))
+
+    outputs = head(maps, (64, 64))
+    final, (many,) = outputs.final, outputs.auxiliary
+    (final.logits.sum() + final.box_raw.sum() + final.mask_coefs.sum()).backward()
+
+    assert all(x.grad is None for x in maps)
+    assert not final.prototypes.requires_grad
+    assert head.class_branches[0][2].weight.grad is not None
+    (many.logits.sum() + many.prototypes.sum()).backward()
+    assert all(x.grad.abs().sum() > 0 for x in maps)
+    assert head.proto.conv1.conv.weight.grad is not None
+
+
+def test_without_auxiliary_keeps_what_inference_reads():
+    head = two_sets().eval()
+    maps = maps_of((64, 128, 256))
+    with torch.no_grad():
+        before = head(maps, (64, 64)).final
+        rows = head.class_rows
+        after = head.without_auxiliary()(maps, (64, 64))
+
+    assert torch.equal(after.final.logits, before.logits)
+    assert (after.final.role, after.auxiliary) == ("one2one", ())
+    assert not any(name.startswith("one2many") for name in head.state_dict())
+    assert len(rows) == 12
+    assert set(head.class_rows) == {name for name in rows if not name.startswith("one2many")}
+    assert set(head.class_rows) <= set(head.state_dict())
+
+
+def test_oriented_heads_decode_with_their_angle():
+    head = AnchorFreeConfig(num_classes=3, oriented=True).build((64, 128, 256), (8, 16, 32)).eval()
+    with torch.no_grad():
+        final = head(maps_of((64, 128, 256)), (64, 64)).final
+
+    assert final.decoder == Oriented(num_bins=16)
+    assert final.boxes.shape == (2, 84, 5)
+    torch.testing.assert_close(final.boxes[..., 4], final.angle)
+
+
+def test_one_bin_is_the_distance_in_strides():
+    head = AnchorFreeConfig(num_classes=3, num_bins=1, box_bias=2.0).build((64, 128, 256), (8, 16, 32)).eval()
+    for branch in head.box_branches:
+        branch[2].weight.data.zero_()
+    boxes = head(maps_of((64, 128, 256)), (64, 64)).final.boxes
+
+    assert boxes[0, 0].tolist() == [4 - 16.0, 4 - 16.0, 4 + 16.0, 4 + 16.0]
+    assert boxes[0, -1].tolist() == [48 - 64.0, 48 - 64.0, 48 + 64.0, 48 + 64.0]

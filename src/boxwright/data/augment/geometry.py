@@ -1,26 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 # SPDX-FileCopyrightText: The boxwright authors
-"""Where pixels and points move: one 3x3 matrix for both, flips, and which boxes are still worth a label.
+"""Where pixels and points move: one 3x3 matrix for both, and which objects are still worth a label.
 
 Coordinates are continuous: pixel k covers [k, k + 1), its centre is k + 0.5.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
-from jaxtyping import Float64, Int64, UInt8
+from jaxtyping import Float64, UInt8
 
+from boxwright.data.augment.instances import Matrix, cut_rest, is_plain, only_scales
+from boxwright.data.sample import Instances
 from boxwright.ops.letterbox import FILL, Letterbox
 
 MIN_SIDE = 2.0  # px after the transform; thinner boxes are dropped
 MIN_VISIBLE = 0.10  # share of the (scaled) area that must be left inside the image
+MIN_VISIBLE_OUTLINED = 0.01  # the same where outlines or oriented corners tell what is left
 MAX_ASPECT = 100.0  # long side over short side
 _TINY = 1e-16  # px; keeps the ratios of empty boxes finite
-_MIN_DEPTH = 1e-3  # homogeneous coordinate; a corner nearer to the horizon has no usable image
-
-Matrix = Float64[np.ndarray, "3 3"]
-Boxes = Float64[np.ndarray, "n 4"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +32,7 @@ class Warp:
     @property
     def axis_aligned(self) -> bool:
         """Whether it only scales and shifts, so that tiles can be resized straight into the output."""
-        off_diagonal = self.matrix[[0, 1, 2, 2], [1, 0, 0, 1]]
-        return not off_diagonal.any()
+        return only_scales(self.matrix)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +40,7 @@ class Picture:
     """An image on the way through the pipeline."""
 
     image: UInt8[np.ndarray, "h w 3"]
-    boxes: Boxes  # px xyxy
-    labels: Int64[np.ndarray, " n"]
+    objects: Instances  # px
     areas: Float64[np.ndarray, " n"]  # px^2 before the warp, for `keep_visible`
 
 
@@ -84,58 +81,67 @@ def warp_image(image: UInt8[np.ndarray, "h w 3"], matrix: Matrix, size: int) -> 
     Deviation: the peer moves pixel corners where OpenCV expects centres, which shifts its pixels by
     (scale - 1) / 2 px against its boxes; here both move alike.
     """
+    return warp_into(image, matrix, (size, size))
+
+
+def warp_into(
+    image: UInt8[np.ndarray, "h w 3"], matrix: Matrix, size: tuple[int, int]
+) -> UInt8[np.ndarray, "H W 3"]:
+    """`warp_image` into an output of `size` (h, w)."""
     half = np.eye(3)
     half[:2, 2] = 0.5
     centred = np.linalg.inv(half) @ matrix @ half
     fill = (FILL, FILL, FILL)
     if centred[2, :2].any():
-        return cv2.warpPerspective(image, centred, (size, size), borderValue=fill)
-    return cv2.warpAffine(image, centred[:2], (size, size), borderValue=fill)
-
-
-def warp_boxes(boxes: Boxes, matrix: Matrix) -> Boxes:
-    """The upright boxes around the moved corners; a box that crosses the horizon of a perspective becomes empty."""
-    corners = np.ones((len(boxes), 4, 3))
-    corners[..., :2] = boxes[:, [0, 1, 2, 3, 0, 3, 2, 1]].reshape(-1, 4, 2)
-    moved = corners @ matrix.T
-    depth = moved[..., 2:]
-    points = moved[..., :2] / np.maximum(depth, _MIN_DEPTH)
-    result = np.concatenate((points.min(1), points.max(1)), axis=1)
-    result[(depth < _MIN_DEPTH).any((1, 2))] = 0
-    return result
-
-
-def flip_boxes(boxes: Boxes, size: tuple[int, int], *, upside_down: bool, mirrored: bool) -> Boxes:
-    """Boxes in an image of `size` (h, w) that was flipped."""
-    result = boxes.copy()
-    if upside_down:
-        result[:, [1, 3]] = size[0] - boxes[:, [3, 1]]
-    if mirrored:
-        result[:, [0, 2]] = size[1] - boxes[:, [2, 0]]
-    return result
+        return cv2.warpPerspective(image, centred, size[::-1], borderValue=fill)
+    return cv2.warpAffine(image, centred[:2], size[::-1], borderValue=fill)
 
 
 def keep_visible(picture: Picture, scale: float) -> Picture:
-    """The picture with boxes clipped to it, without those that the transform left too small, thin or hidden.
+    """The picture with boxes clipped to it, without objects that the transform left too small, thin or hidden.
 
+    Keypoints outside become unlabelled; outlines and oriented corners are not clipped.
     Source: spec/recipe section 6, "Filter".
     """
     height, width = picture.image.shape[:2]
-    boxes = picture.boxes.clip(0, (width, height, width, height))
+    objects = picture.objects
+    boxes = objects.boxes.astype(np.float64).clip(0, (width, height, width, height))
     w, h = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
     aspect = np.maximum(w / (h + _TINY), h / (w + _TINY))
     visible = w * h / (picture.areas * scale**2 + _TINY)
-    keep = (w > MIN_SIDE) & (h > MIN_SIDE) & (visible > MIN_VISIBLE) & (aspect < MAX_ASPECT)
-    return Picture(picture.image, boxes[keep], picture.labels[keep], picture.areas[keep])
+    least = MIN_VISIBLE if objects.polygons is None and objects.corners is None else MIN_VISIBLE_OUTLINED
+    keep = (w > MIN_SIDE) & (h > MIN_SIDE) & (visible > least) & (aspect < MAX_ASPECT)
+    if is_plain(objects):
+        kept = Instances(boxes[keep].astype(np.float32), objects.labels[keep])
+    else:
+        kept = cut_rest(replace(objects, boxes=boxes.astype(np.float32)), (0, 0, width, height)).take(keep)
+    return Picture(picture.image, kept, picture.areas[keep])
 
 
 def apply_letterbox(image: UInt8[np.ndarray, "h w 3"], box: Letterbox) -> UInt8[np.ndarray, "H W 3"]:
-    """The image resized (bilinear) and padded with grey as `box` says."""
+    """The image resized and padded with grey, or cut, as `box` says.
+
+    Bilinear; shrinking to less than half averages over the area, because plain bilinear would skip pixels.
+    """
     height, width = box.resized
+    if image.shape[:2] == box.resized and box.target == box.resized:
+        return image
     result = np.full((*box.target, 3), FILL, np.uint8)
-    inside = result[box.top : box.top + height, box.left : box.left + width]
+    top, left = max(box.top, 0), max(box.left, 0)
+    if min(box.top, box.left) < 0 or top + height > box.target[0] or left + width > box.target[1]:
+        whole = image if image.shape[:2] == box.resized else _resized(image, (height, width))
+        visible = whole[max(-box.top, 0) :, max(-box.left, 0) :][: box.target[0] - top, : box.target[1] - left]
+        result[top : top + visible.shape[0], left : left + visible.shape[1]] = visible
+        return result
+    inside = result[top : top + height, left : left + width]
     if image.shape[:2] == box.resized:
         inside[:] = image
     else:
-        cv2.resize(image, (width, height), dst=inside, interpolation=cv2.INTER_LINEAR)
+        inside[:] = _resized(image, (height, width))
     return result
+
+
+def _resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    shrinking = image.shape[0] > 2 * size[0] or image.shape[1] > 2 * size[1]
+    method = cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(image, size[::-1], interpolation=method))

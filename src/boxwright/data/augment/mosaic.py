@@ -11,13 +11,12 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from jaxtyping import Float64, UInt8
+from jaxtyping import UInt8
 
-from boxwright.data.augment.geometry import Matrix, Picture, Warp, warp_boxes, warp_image
-from boxwright.data.sample import Sample
+from boxwright.data.augment.geometry import Picture, Warp, warp_image
+from boxwright.data.augment.instances import Matrix, cut, move, scaling
+from boxwright.data.sample import Instances, Sample, join_instances
 from boxwright.ops.letterbox import FILL, letterbox
-
-TileBoxes = Float64[np.ndarray, "_ 4"]  # px xyxy; every tile has its own number of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +38,10 @@ class Span:
     start: int
     end: int
 
-    def move(self, values: np.ndarray) -> np.ndarray:
-        """Tile coordinates in output pixels."""
-        return (values - self.source) * ((self.end - self.start) / (self.source_end - self.source)) + self.start
+    def move_from(self, offset: int) -> tuple[float, float]:
+        """Scale and shift from canvas to output pixels, for a tile at `offset` on the canvas."""
+        scale = (self.end - self.start) / (self.source_end - self.source)
+        return scale, self.start - (offset + self.source) * scale
 
 
 def draw_mosaic_layout(rng: np.random.Generator, tiles: Sequence[Sample], imgsz: int) -> Layout:
@@ -63,18 +63,18 @@ def centred_layout(tile: Sample, imgsz: int) -> Layout:
 
 
 def render(layout: Layout, warp: Warp, size: int) -> Picture:
-    """The layout moved by `warp` into size x size pixels, with the boxes that have an area on the canvas, not clipped.
+    """The layout moved by `warp` into size x size pixels, with the objects that have an area on the canvas.
 
-    Only pixels are read from the tiles; the result is new memory.
+    What leaves the canvas is cut; what leaves the output is not. Only pixels are read from the tiles; the result is
+    new memory.
     """
-    render_tiles = _render_direct if warp.axis_aligned else _render_canvas
     canvas = [_on_canvas(layout, place) for place in range(len(layout.tiles))]
-    image, moved = render_tiles(layout, canvas, warp.matrix, size)
-    before, boxes = np.concatenate(canvas), np.concatenate(moved)
-    labels = np.concatenate([tile.instances.labels for tile in layout.tiles])
-    areas = (before[:, 2] - before[:, 0]) * (before[:, 3] - before[:, 1])
-    keep = areas > 0  # clipping left no negative sides
-    return Picture(image, boxes[keep], labels[keep], areas[keep])
+    render_tiles = _render_direct if warp.axis_aligned else _render_canvas
+    image, matrices = render_tiles(layout, warp.matrix, size)
+    seen = [(objects, of) for objects, of in zip(canvas, matrices, strict=True) if of is not None]
+    objects = join_instances([move(part, matrix) for part, matrix in seen])
+    before = np.concatenate([np.zeros((0, 4)), *(part.boxes for part, _ in seen)])
+    return Picture(image, objects, (before[:, 2] - before[:, 0]) * (before[:, 3] - before[:, 1]))
 
 
 def blend(first: Picture, second: Picture, share: float) -> Picture:
@@ -84,57 +84,51 @@ def blend(first: Picture, second: Picture, share: float) -> Picture:
     """
     # addWeighted rounds; just under half less makes it truncate.
     image = cv2.addWeighted(first.image, share, second.image, 1 - share, -0.4999)
-    return Picture(
-        image,
-        np.concatenate((first.boxes, second.boxes)),
-        np.concatenate((first.labels, second.labels)),
-        np.concatenate((first.areas, second.areas)),
-    )
+    areas = np.concatenate((first.areas, second.areas))
+    return Picture(image, join_instances((first.objects, second.objects)), areas)
 
 
-def _on_canvas(layout: Layout, place: int) -> TileBoxes:
-    """Boxes of one tile on the canvas, clipped to it."""
-    x, y = layout.offsets[place]
-    shift = np.array([x, y, x, y], np.float64)
-    return (layout.tiles[place].instances.boxes + shift).clip(0, layout.size)
+def _on_canvas(layout: Layout, place: int) -> Instances:
+    """Objects of one tile on the canvas, cut to it."""
+    moved = move(layout.tiles[place].instances, scaling((1.0, 1.0), layout.offsets[place]))
+    return cut(moved, (0, 0, layout.size, layout.size))
 
 
 def _render_canvas(
-    layout: Layout, canvas_boxes: list[TileBoxes], matrix: Matrix, size: int
-) -> tuple[UInt8[np.ndarray, "s s 3"], list[TileBoxes]]:
+    layout: Layout, matrix: Matrix, size: int
+) -> tuple[UInt8[np.ndarray, "s s 3"], list[Matrix | None]]:
     canvas = np.full((layout.size, layout.size, 3), FILL, np.uint8)
     for tile, (x, y) in zip(layout.tiles, layout.offsets, strict=True):
         height, width = tile.image.shape[:2]
         top, left = max(-y, 0), max(-x, 0)
         visible = tile.image[top : layout.size - y, left : layout.size - x]
         canvas[y + top : min(y + height, layout.size), x + left : min(x + width, layout.size)] = visible
-    return warp_image(canvas, matrix, size), [warp_boxes(boxes, matrix) for boxes in canvas_boxes]
+    return warp_image(canvas, matrix, size), [matrix] * len(layout.tiles)
 
 
 def _render_direct(
-    layout: Layout, canvas_boxes: list[TileBoxes], matrix: Matrix, size: int
-) -> tuple[UInt8[np.ndarray, "s s 3"], list[TileBoxes]]:
-    """Resizes each tile's visible part into place.
+    layout: Layout, matrix: Matrix, size: int
+) -> tuple[UInt8[np.ndarray, "s s 3"], list[Matrix | None]]:
+    """Resizes each tile's visible part into place; returns how each tile moved, None where nothing of it is seen.
 
     Deviation: the edges of a tile snap to whole pixels, so it moves by less than 1 px plus one source pixel against the
-    drawn matrix; its boxes move with it.
+    drawn matrix; its objects move with it.
     """
     output = np.full((size, size, 3), FILL, np.uint8)
-    moved = []
-    for tile, (x, y), boxes in zip(layout.tiles, layout.offsets, canvas_boxes, strict=True):
+    matrices: list[Matrix | None] = []
+    for tile, (x, y) in zip(layout.tiles, layout.offsets, strict=True):
         height, width = tile.image.shape[:2]
         across = _span(width, x, layout, 0, matrix, size)
         down = _span(height, y, layout, 1, matrix, size)
         if across is None or down is None:
-            moved.append(np.zeros_like(boxes))
+            matrices.append(None)
             continue
         source = tile.image[down.source : down.source_end, across.source : across.source_end]
         target = output[down.start : down.end, across.start : across.end]
         cv2.resize(source, target.shape[1::-1], dst=target, interpolation=cv2.INTER_LINEAR)
-        placed = np.empty_like(boxes)
-        placed[:, 0::2], placed[:, 1::2] = across.move(boxes[:, 0::2] - x), down.move(boxes[:, 1::2] - y)
-        moved.append(placed)
-    return output, moved
+        (scale_x, shift_x), (scale_y, shift_y) = across.move_from(x), down.move_from(y)
+        matrices.append(scaling((scale_x, scale_y), (shift_x, shift_y)))
+    return output, matrices
 
 
 def _span(length: int, offset: int, layout: Layout, axis: int, matrix: Matrix, size: int) -> Span | None:

@@ -8,7 +8,8 @@ Everything about a sample follows from (seed, epoch, index): the number and orde
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import fields
-from typing import Annotated, Any, get_args, get_type_hints
+from functools import partial
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import cv2
 import numpy as np
@@ -16,10 +17,14 @@ from pydantic import Field
 
 from boxwright.config import component
 from boxwright.data.augment.color import jitter_hsv
-from boxwright.data.augment.geometry import Picture, draw_warp, flip_boxes, keep_visible
+from boxwright.data.augment.copy_paste import mirrored_picture, paste_objects
+from boxwright.data.augment.cutmix import draw_areas, paste_area
+from boxwright.data.augment.geometry import Picture, draw_warp, keep_visible
+from boxwright.data.augment.instances import mirror
 from boxwright.data.augment.mosaic import blend, centred_layout, draw_mosaic_layout, render
-from boxwright.data.sample import Instances, Sample
+from boxwright.data.sample import DatasetHeader, Sample
 from boxwright.errors import ConfigError
+from boxwright.vocabulary import KeypointSpec, TaskName
 
 Share = Annotated[float, Field(ge=0, le=1)]  # a probability, or a fraction of a full range
 LoadImage = Callable[[int], Sample]  # by dataset index: the image with its long side at imgsz, boxes in its pixels
@@ -46,7 +51,14 @@ class AugmentConfig:
     fliplr: Share = 0.5  # probability
     mosaic: Share = 1.0  # probability of four images in one
     mixup: Share = 0.0  # probability of a blend with a second sample
-    close_mosaic: Annotated[int, Field(ge=0)] = 10  # last epochs without mosaic and mixup
+    cutmix: Share = 0.0  # probability that a free rectangle shows a second sample
+    copy_paste: Share = 0.0  # share of the objects with an outline that appear a second time
+    copy_paste_mode: Literal["flip", "mixup"] = "flip"  # mirrored in their own image, or taken from another sample
+    bgr: Share = 0.0  # probability that red and blue change places
+    close_mosaic: Annotated[int, Field(ge=0)] = 10  # last epochs without mosaic, mixup, cutmix and copy-paste
+    # Only to classify whole images. The crop covers 1 - `scale` to 1 of the area; HSV only without another policy.
+    auto_augment: Literal["randaugment", "none"] = "randaugment"
+    erasing: Share = 0.4  # probability that a rectangle is blackened
 
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self), include_extras=True)
@@ -54,7 +66,7 @@ class AugmentConfig:
             _check_range(field.name, getattr(self, field.name), hints[field.name])
 
     def mosaic_closed(self, epoch: int, epochs: int) -> bool:
-        """Whether mosaic and mixup rest in this epoch (counted from 0) of a run of `epochs`."""
+        """Whether all mixing of images rests in this epoch (counted from 0) of a run of `epochs`."""
         return epoch >= epochs - self.close_mosaic
 
 
@@ -72,28 +84,57 @@ def build_sample(
     rng: np.random.Generator,
     partners: Sequence[int],
     mosaic: bool = True,
+    keypoints: KeypointSpec | None = None,
 ) -> Sample:
     """The augmented training sample `index`: imgsz x imgsz pixels, boxes clipped to it.
 
-    Order: mosaic or letterbox, affine (one resample), mixup, flips, HSV.
-    `partners` are the indices that mosaic and mixup may take; `mosaic=False` leaves both out (the last epochs).
+    Order: mosaic or letterbox, affine (one resample), copy-paste, mixup, cutmix, flips, HSV, swap of channels.
+    `partners` are the indices that may be mixed in; `mosaic=False` leaves all mixing out (the last epochs).
+    `keypoints` describes those of the objects: without a mirror order nothing is mirrored.
     """
-    picture = _place(load, index, imgsz, config, rng, partners, mosaic)
-    if mosaic and config.mixup and rng.random() < config.mixup:
-        other = _place(load, _choose(rng, partners), imgsz, config, rng, partners, mosaic)
-        picture = blend(picture, other, rng.beta(32.0, 32.0))
-    image, boxes = picture.image, picture.boxes
-    upside_down, mirrored = rng.random() < config.flipud, rng.random() < config.fliplr
+    draw = partial(_place, load, imgsz=imgsz, config=config, rng=rng, partners=partners, mosaic=mosaic)
+    picture = draw(index)
+    may_mirror = keypoints is None or keypoints.flip is not None
+    order = None if keypoints is None else keypoints.flip
+    if mosaic:
+        picture = _mix(picture, draw, partners, config, rng, may_mirror, order)
+    image, objects = picture.image, picture.objects
+    upside_down, mirrored = rng.random() < config.flipud, rng.random() < config.fliplr and may_mirror
     if upside_down or mirrored:
         image = cv2.flip(image, -1 if upside_down and mirrored else int(mirrored))
-        boxes = flip_boxes(boxes, (imgsz, imgsz), upside_down=upside_down, mirrored=mirrored)
+        objects = mirror(objects, (imgsz, imgsz), upside_down=upside_down, mirrored=mirrored, order=order)
     image = jitter_hsv(image, rng, config.hsv_h, config.hsv_s, config.hsv_v)
-    return Sample(image, Instances(boxes.astype(np.float32), picture.labels), index)
+    if config.bgr and rng.random() < config.bgr:
+        image = image[..., ::-1]
+    return Sample(image, objects, index)
+
+
+def _mix(
+    picture: Picture,
+    draw: Callable[[int], Picture],
+    partners: Sequence[int],
+    config: AugmentConfig,
+    rng: np.random.Generator,
+    may_mirror: bool,
+    order: tuple[int, ...] | None,
+) -> Picture:
+    """Copy-paste, mixup and cutmix; a probability of 0 draws no number."""
+    if config.copy_paste and config.copy_paste_mode == "mixup":
+        picture = paste_objects(picture, draw(_choose(rng, partners)), config.copy_paste)
+    elif config.copy_paste and may_mirror:
+        picture = paste_objects(picture, mirrored_picture(picture, order), config.copy_paste)
+    if config.mixup and rng.random() < config.mixup:
+        picture = blend(picture, draw(_choose(rng, partners)), rng.beta(32.0, 32.0))
+    if config.cutmix and rng.random() < config.cutmix:
+        other = draw(_choose(rng, partners))
+        picture = paste_area(picture, other, draw_areas(rng, (picture.image.shape[0], picture.image.shape[1])))
+    return picture
 
 
 def _place(
     load: LoadImage,
     index: int,
+    *,
     imgsz: int,
     config: AugmentConfig,
     rng: np.random.Generator,
@@ -119,12 +160,26 @@ def _place(
     return keep_visible(render(layout, warp, imgsz), warp.scale)
 
 
+def pose_flip_message(header: DatasetHeader, augment: AugmentConfig, task: TaskName = "pose") -> str | None:
+    """What to tell the user when keypoints without left-right pairs keep images from being mirrored; None: nothing.
+
+    Source: spec/recipe section 6, "Flips"; spec/datasets case 34.
+    """
+    if task != "pose" or header.keypoints is None or header.keypoints.flip is not None or not augment.fliplr:
+        return None
+    return (
+        f"augment.fliplr: images are not mirrored, {header.source} does not say which keypoints are left-right pairs; "
+        "declare them as flip_idx in data.yaml (COCO: names with left and right)"
+    )
+
+
 def _choose(rng: np.random.Generator, partners: Sequence[int]) -> int:
     return partners[int(rng.integers(len(partners)))]
 
 
 def _check_range(name: str, value: Any, hint: Any) -> None:
-    for bound in (bound for constraint in get_args(hint)[1:] for bound in constraint.metadata):
+    constraints = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
+    for bound in (bound for constraint in constraints for bound in constraint.metadata):
         comparison = type(bound).__name__.lower()
         compare, sign = _COMPARE[comparison]
         limit = getattr(bound, comparison)

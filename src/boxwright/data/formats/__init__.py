@@ -12,13 +12,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from boxwright.data.formats.base import Format
+from boxwright.data.formats.coco import Coco
+from boxwright.data.formats.crowdhuman import CrowdHuman
+from boxwright.data.formats.dota import Dota
+from boxwright.data.formats.folder import Folder
 from boxwright.data.formats.listing import refuse_archive
 from boxwright.data.formats.voc import Voc
+from boxwright.data.formats.widerface import WiderFace
 from boxwright.data.formats.yolo import Yolo
 from boxwright.data.sample import DatasetHeader
 from boxwright.errors import DataError
 
-FORMATS: tuple[Format, ...] = (Voc(), Yolo())  # the one list; asked in this order
+# The one list; asked in this order.
+FORMATS: tuple[Format, ...] = (Voc(), Coco(), Dota(), WiderFace(), CrowdHuman(), Yolo(), Folder())
 
 
 def open_dataset(source: str | Path, names: Sequence[str] | None = None) -> DatasetHeader:
@@ -43,6 +49,8 @@ def format_named(name: str) -> Format:
 
 
 _EXPECTED = (
-    "a YOLO data.yaml, a folder in YOLO layout (images/train, images/val, labels/train, labels/val), or a Pascal VOC "
-    "folder (Annotations, JPEGImages, ImageSets/Main)"
+    "a YOLO data.yaml, a folder in YOLO layout (images/train, images/val, labels/train, labels/val), a Pascal VOC "
+    "folder (Annotations, JPEGImages, ImageSets/Main), a COCO JSON file or a folder with annotations/*.json, a DOTA "
+    "folder (images, labelTxt), a folder of images by class (train/<class>, val/<class>), WIDER FACE "
+    "(wider_face_train_bbx_gt.txt) or CrowdHuman (annotation_train.odgt)"
 )

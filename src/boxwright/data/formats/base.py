@@ -22,6 +22,7 @@ class Item:
     label: Path | None  # file to open; None: there is none, the image is background
     image_name: str  # as problems name it: relative to the dataset's root where possible
     label_name: str
+    content: object = None  # what a file that holds the labels of all images says of this one, parsed
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ class Labels:
     fixed: int = 0
     duplicates: int = 0
     problems: tuple[Problem, ...] = ()
+    image_label: int | None = None  # class of the whole image, for classification
 
 
 @runtime_checkable

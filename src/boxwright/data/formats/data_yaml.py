@@ -13,9 +13,10 @@ from pathlib import Path
 from boxwright.data.formats.base import shown
 from boxwright.data.formats.listing import IMAGE_SUFFIXES, reach
 from boxwright.data.formats.strict_yaml import Document, Scalar, Value, load_strict
+from boxwright.data.formats.yaml_labels import integer, read_attributes, read_keypoints, read_task, shown_value
 from boxwright.data.sample import DatasetHeader, Problem, Severity, Split
 from boxwright.errors import DataError
-from boxwright.vocabulary import KeypointSpec
+from boxwright.vocabulary import TaskName
 
 DATASETS_FOLDER = "BOXWRIGHT_DATASETS"  # environment variable: where relative `path` values are looked up second
 _MAX_CLASSES = 1_000_000
@@ -68,7 +69,9 @@ def read_data_yaml(path: Path) -> DatasetHeader:
         tuple(class_ids),
         splits,
         tuple(reader.problems),
-        keypoints=_keypoints(reader),
+        task=_task(reader),
+        keypoints=read_keypoints(reader.get, reader.error),
+        attributes=read_attributes(reader.get, reader.error),
         exclusive=_exclusive(reader),
     )
 
@@ -98,9 +101,9 @@ def _count(reader: _Reader) -> int | None:
     value = reader.get("nc")
     if value is None:
         return None
-    number = _integer(value)
+    number = integer(value)
     if number is None or not 1 <= number <= _MAX_CLASSES:
-        raise reader.error("nc", f"expected a whole number from 1 to {_MAX_CLASSES:,}, got {_as_text(value)}")
+        raise reader.error("nc", f"expected a whole number from 1 to {_MAX_CLASSES:,}, got {shown_value(value)}")
     return number
 
 
@@ -119,7 +122,7 @@ def _ids(reader: _Reader, value: Mapping[str, Value]) -> dict[int, Value]:
 
 def _name(reader: _Reader, key: int, value: Value) -> str:
     if not isinstance(value, Scalar):
-        raise reader.error(f"names.{key}", f"expected a name, got {_as_text(value)}")
+        raise reader.error(f"names.{key}", f"expected a name, got {shown_value(value)}")
     if not value.text.strip():
         raise reader.error(f"names.{key}", "the name is empty")
     if value.kind != "str":
@@ -146,7 +149,7 @@ def _root(reader: _Reader) -> Path:
     if value is None:
         return folder
     if not isinstance(value, Scalar):
-        raise reader.error("path", f"expected a folder, got {_as_text(value)}")
+        raise reader.error("path", f"expected a folder, got {shown_value(value)}")
     wanted = Path(value.text.strip()).expanduser()
     tried = [folder / wanted]
     if os.environ.get(DATASETS_FOLDER):
@@ -171,7 +174,7 @@ def _entries(reader: _Reader, key: str) -> list[str]:
     texts = []
     for part in parts:
         if not isinstance(part, Scalar) or not part.text.strip():
-            raise reader.error(key, f"expected a folder, a text file or a list of these, got {_as_text(value)}")
+            raise reader.error(key, f"expected a folder, a text file or a list of these, got {shown_value(value)}")
         texts.append(part.text.strip())
     return texts
 
@@ -226,7 +229,7 @@ def _remark_on_other_keys(reader: _Reader) -> None:
         message = "download: is never run; fetch the data yourself when it is missing"
         reader.remark(lines["download"], "download_ignored", message, "note")
     channels = reader.get("channels")
-    if channels is not None and _integer(channels) != 3:
+    if channels is not None and integer(channels) != 3:
         reader.remark(lines["channels"], "channels_ignored", "channels: images are always read as RGB, 3 channels")
     if reader.get("minival") is not None:
         reader.remark(lines["minival"], "split_ignored", "minival: only train, val and test are read", "note")
@@ -236,17 +239,14 @@ def _download_hint(reader: _Reader) -> str:
     value = reader.get("download")
     if value is None:
         return ""
-    return f"; the file's 'download: {_as_text(value)[:80]}' is never run, fetch the data yourself"
+    return f"; the file's 'download: {shown_value(value)[:80]}' is never run, fetch the data yourself"
 
 
-def _keypoints(reader: _Reader) -> KeypointSpec | None:
-    value = reader.get("kpt_shape")
-    if value is None:
-        return None
-    numbers = [_integer(part) for part in value] if isinstance(value, list) else []
-    if len(numbers) != 2 or numbers[0] is None or numbers[0] < 1 or numbers[1] not in (2, 3):
-        raise reader.error("kpt_shape", f"expected [number of keypoints, 2 or 3], got {_as_text(value)}")
-    return KeypointSpec(count=numbers[0], dims=3 if numbers[1] == 3 else 2)
+def _task(reader: _Reader) -> TaskName | None:
+    task = read_task(reader.get, reader.error)
+    if task == "classify":
+        raise reader.error("task", "to classify, name a folder with train/<class name>/ and val/<class name>/ instead")
+    return "pose" if task is None and reader.get("kpt_shape") is not None else task
 
 
 def _exclusive(reader: _Reader) -> bool | None:
@@ -255,17 +255,7 @@ def _exclusive(reader: _Reader) -> bool | None:
         return None
     if not isinstance(value, Scalar) or value.kind != "bool":
         raise reader.error(
-            "exclusive", f"expected true (every object has exactly one of the classes) or false, got {_as_text(value)}"
+            "exclusive",
+            f"expected true (every object has exactly one of the classes) or false, got {shown_value(value)}",
         )
     return value.text.strip().lower() in ("true", "yes", "on")
-
-
-def _integer(value: Value) -> int | None:
-    text = value.text.strip() if isinstance(value, Scalar) else ""
-    return int(text) if text.isascii() and text.lstrip("+-").isdigit() and len(text) < 20 else None
-
-
-def _as_text(value: Value) -> str:
-    if isinstance(value, Scalar):
-        return repr(value.text)
-    return f"a {'list' if isinstance(value, list) else 'mapping'} of {len(value)}"

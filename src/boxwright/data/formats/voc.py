@@ -10,9 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from boxwright.data.formats.base import Item, Labels, Listing, shown
+from boxwright.data.formats.class_list import read_class_list
 from boxwright.data.formats.listing import (
     IMAGE_SUFFIXES,
     LabelFolders,
@@ -21,13 +20,13 @@ from boxwright.data.formats.listing import (
     name_clashes,
     spellings,
 )
+from boxwright.data.formats.objects import MAX_AREA_LOST, ReadObject, Wanted, instances_of
 from boxwright.data.formats.voc_xml import VocFile, VocObject, XmlError, parse_voc
 from boxwright.data.image_header import ImageHeader
 from boxwright.data.policy import DataConfig
 from boxwright.data.sample import DatasetHeader, Instances, Problem, Severity, Split
 from boxwright.errors import DataError
 
-MAX_AREA_LOST = 0.01  # part of a box outside the image that is cut without a word
 _OFFSETS = {"exact": (-1, 0), "legacy": (-1, -1), "none": (0, 0)}  # added to (min, max), px
 _SPLITS: tuple[tuple[Split, tuple[str, ...]], ...] = (
     ("train", ("train", "trainval")),
@@ -49,7 +48,7 @@ class Voc:
         return (source / "Annotations").is_dir() and any((source / n).is_dir() for n in ("ImageSets", "JPEGImages"))
 
     def header(self, source: Path, names: Sequence[str] | None) -> DatasetHeader:
-        """Splits from the lists in ImageSets/Main; classes from `names`, or sorted from all annotations.
+        """Splits from the lists in ImageSets/Main; classes from `names`, a classes.txt, or sorted from all annotations.
 
         Raises:
             DataError: a folder or list is missing, or no annotation names a class.
@@ -69,7 +68,7 @@ class Voc:
         if splits["train"][0].stem == "trainval":
             message = "there is no train.txt; trainval.txt is used to train and may hold the val images"
             problems.append(Problem("ImageSets/Main", None, "trainval_used", message, "none"))
-        chosen = tuple(names) if names else _class_names(source)
+        chosen = tuple(names or read_class_list(source) or ()) or _class_names(source)
         if not chosen:
             raise DataError(
                 f"{source / 'Annotations'}: no object with a name in any annotation, so there are no classes"
@@ -169,8 +168,8 @@ class _Reading:
             message = f"{self.leaving} boxes leave the image as its EXIF orientation turns it, but fit it unturned"
             self._say(None, "labels_unrotated", message, "none")
         return Labels(
-            _instances(kept[:limit]), "found" if file.objects else "empty", len(file.objects), dropped, fixed,
-            duplicates, tuple(self.problems),
+            _instances(kept[:limit], self.config), "found" if file.objects else "empty", len(file.objects), dropped,
+            fixed, duplicates, tuple(self.problems),
         )  # fmt: skip
 
     def _say(self, line: int | None, code: str, message: str, action: str, severity: Severity = "warning") -> None:
@@ -255,11 +254,8 @@ def _corner_text(raw: _Box) -> str:
     return "xmin {:g}, ymin {:g}, xmax {:g}, ymax {:g}".format(*raw)
 
 
-def _instances(kept: list[tuple[int, _Box]]) -> Instances:
-    if not kept:
-        return Instances.empty()
-    boxes = np.array([box for _, box in kept], np.float64).astype(np.float32)
-    return Instances(boxes, np.array([label for label, _ in kept], np.int64))
+def _instances(kept: list[tuple[int, _Box]], config: DataConfig) -> Instances:
+    return instances_of([ReadObject(label, box) for label, box in kept], Wanted.of(config, None, ()))
 
 
 # -- folders and lists ---------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from boxwright.data.formats.base import Item, Labels, Listing, shown
+from boxwright.data.formats.class_list import read_class_list
 from boxwright.data.formats.data_yaml import read_data_yaml
 from boxwright.data.formats.listing import (
     IMAGE_SUFFIXES,
@@ -29,7 +30,6 @@ from boxwright.data.sample import DatasetHeader, Instances, Problem, Split
 from boxwright.errors import DataError
 
 _YAML_NAMES = ("data.yaml", "data.yml", "dataset.yaml", "config.yaml")
-_CLASS_LISTS = ("classes.txt", "obj.names", "labels/classes.txt")
 _SPLIT_FOLDERS: tuple[tuple[Split, tuple[str, ...]], ...] = (
     ("train", ("train",)),
     ("val", ("val", "valid", "validation")),
@@ -43,7 +43,7 @@ class Yolo:
     """Reader of YOLO text labels."""
 
     name: str = "yolo"
-    version: int = 1
+    version: int = 2
 
     def detect(self, source: Path) -> bool:
         """A YAML file, or a folder with one or with `images/train` or `train/images`."""
@@ -81,7 +81,7 @@ class Yolo:
         return Listing(items, (*problems, *_orphans(images, folders, header.root)), found.dropped)
 
     def read(self, item: Item, image: ImageHeader, header: DatasetHeader, config: DataConfig) -> Labels:
-        """Rows of the label file as boxes; a missing or empty file makes the image background."""
+        """Rows of the label file as objects; a missing or empty file makes the image background."""
         if item.label is None:
             return Labels(Instances.empty(), "missing")
         try:
@@ -91,7 +91,8 @@ class Yolo:
             problem = Problem(item.label_name, None, "label_unreadable", message, "image dropped")
             return Labels(Instances.empty(), "unreadable", problems=(problem,))
         ids = {class_id: index for index, class_id in enumerate(header.class_ids)}
-        return read_rows(data, item.label_name, image.size, RowRules(ids, header.names, header.keypoints, config))
+        rules = RowRules(ids, header.names, header.keypoints, config, header.attributes)
+        return read_rows(data, item.label_name, image.size, rules)
 
 
 def label_path(image: Path) -> Path:
@@ -188,7 +189,7 @@ def _folder_header(source: Path, names: Sequence[str] | None) -> DatasetHeader:
                 "images/train, images/val, labels/train and labels/val"
             )
     problems: list[Problem] = []
-    chosen = list(names) if names else _class_list(source)
+    chosen = list(names) if names else read_class_list(source)
     if chosen is None:
         count = 1 + max((_highest_class(_label_folder(place)) for (place,) in splits.values()), default=-1)
         if count == 0:
@@ -197,23 +198,6 @@ def _folder_header(source: Path, names: Sequence[str] | None) -> DatasetHeader:
         message = f"no classes.txt; the labels use classes up to {count - 1}, named class_0 .. class_{count - 1}"
         problems.append(Problem(source.name, None, "names_missing", message, "names made up", "note"))
     return DatasetHeader("yolo", source, source, tuple(chosen), tuple(range(len(chosen))), splits, tuple(problems))
-
-
-def _class_list(source: Path) -> list[str] | None:
-    for name in _CLASS_LISTS:
-        file = source / name
-        if file.is_file():
-            try:
-                lines = file.read_text("utf-8-sig").splitlines()
-            except UnicodeDecodeError as error:
-                raise DataError(f"{file}: byte {error.start} is not UTF-8 text; save the file as UTF-8") from None
-            while lines and not lines[-1].strip():
-                lines.pop()
-            for number, line in enumerate(lines, 1):
-                if not line.strip():
-                    raise DataError(f"{file}, line {number}: empty; expected a class name in every line")
-            return [line.strip() for line in lines] or None
-    return None
 
 
 def _highest_class(folder: Path) -> int:

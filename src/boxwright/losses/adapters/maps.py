@@ -11,9 +11,9 @@ from torch import Tensor
 
 from boxwright.errors import ShapeError
 from boxwright.losses.adapters.checks import check_kind, check_levels, check_shape, check_size, check_strides
-from boxwright.losses.adapters.grids import grid_like
 from boxwright.ops.decode import Distance, Oriented
 from boxwright.ops.grid import grid_for_image
+from boxwright.ops.kept_grid import grid_like
 from boxwright.ops.keypoints import KeypointForm
 from boxwright.structures import Grid, Outputs, Predictions
 

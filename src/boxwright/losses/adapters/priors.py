@@ -11,9 +11,9 @@ from torch import Tensor
 
 from boxwright.errors import ShapeError
 from boxwright.losses.adapters.checks import check_kind, check_levels, check_shape, check_size, check_strides
-from boxwright.losses.adapters.grids import Priors, grid_like
 from boxwright.ops.decode import Anchor
 from boxwright.ops.grid import grid_for_image
+from boxwright.ops.kept_grid import Priors, grid_like
 from boxwright.structures import Grid, Outputs, Predictions
 
 PriorUnit = Literal["pixel", "cell"]  # px of the network input, or px divided by the level's stride

@@ -9,12 +9,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from boxwright.config import component
-from boxwright.ops.boxes import xyxy_to_cxcywh
+from boxwright.ops.anchor_ciou import SMALLEST, anchor_ciou
 from boxwright.ops.decode import Anchor
 from boxwright.ops.overlap import OverlapName, paired_overlap
+from boxwright.ops.rows import planes_at, slot_of
 from boxwright.structures import Assignment, Predictions, Targets
-
-SMALLEST = 1e-12  # cells; a side that underflows to 0 would make the aspect ratio 0 / 0
 
 
 @component
@@ -44,8 +43,14 @@ def overlap_in_cells(
     name = f"overlap in cells: {overlap}"
     if name in shared:
         return shared[name]
-    matched, wanted = boxes_in_cells(preds, targets, pairs)
-    found = paired_overlap(matched, wanted, overlap, box_format="cxcywh")
+    grid = preds.cells
+    if overlap == "ciou" and isinstance(preds.decoder, Anchor) and grid.prior_wh is not None:
+        raw, strides = preds.raw_at(pairs), grid.strides.index_select(0, pairs.anchor)
+        priors = planes_at(grid.prior_wh, pairs.anchor) / strides
+        wanted = _in_cells(planes_at(targets.boxes.flatten(0, 1), slot_of(pairs, targets)), preds, pairs)
+        found = anchor_ciou(raw, priors.to(raw.dtype), wanted.to(raw.dtype))
+    else:
+        found = paired_overlap(*boxes_in_cells(preds, targets, pairs), overlap, box_format="cxcywh")
     if torch.is_grad_enabled():
         shared[name] = found
     return found
@@ -59,17 +64,20 @@ def boxes_in_cells(
     Predictions that are not anchor-based are decoded to pixels first.
     """
     grid, raw = preds.cells, preds.raw_at(pairs)
-    strides = grid.strides[pairs.anchor].to(raw.dtype)
-    corner = grid.points[pairs.anchor].to(raw.dtype) - strides[:, None] / 2
-    wanted = _in_cells(targets.boxes[pairs.image, pairs.target].to(raw.dtype), corner, strides)
+    corners = targets.boxes.flatten(0, 1).index_select(0, slot_of(pairs, targets)).to(raw.dtype)
+    wanted = _in_cells(corners.t(), preds, pairs).t()
     if not isinstance(preds.decoder, Anchor) or grid.prior_wh is None:
-        return _in_cells(preds.boxes_at(pairs), corner, strides), wanted
-    priors = grid.prior_wh[pairs.anchor].to(raw.dtype) / strides[:, None]
-    matched = preds.decoder.in_cells(raw, priors)
+        return _in_cells(preds.boxes_at(pairs).t(), preds, pairs).t(), wanted
+    strides = grid.strides[pairs.anchor].to(raw.dtype)
+    matched = preds.decoder.in_cells(raw, grid.prior_wh[pairs.anchor].to(raw.dtype) / strides[:, None])
     centre, size = matched[:, :2], matched[:, 2:]
     return torch.cat((centre, size.clamp(min=SMALLEST)), dim=-1), wanted
 
 
-def _in_cells(boxes: Tensor, corner: Tensor, strides: Tensor) -> Tensor:
-    centred = xyxy_to_cxcywh(boxes)
-    return torch.cat((centred[:, :2] - corner, centred[:, 2:]), dim=-1) / strides[:, None]
+def _in_cells(corners: Tensor, preds: Predictions, pairs: Assignment) -> Tensor:
+    """Planes (4, P) of corner boxes, px, as centre and size in cells, relative to the corner of each pair's cell."""
+    grid, low, high = preds.cells, corners[:2], corners[2:]
+    strides = grid.strides.index_select(0, pairs.anchor).to(corners.dtype)
+    middle = planes_at(grid.points, pairs.anchor).to(corners.dtype)  # of the cell
+    centre = ((low + high) / 2 - middle) / strides + 0.5
+    return torch.cat((centre, (high - low) / strides))

@@ -16,6 +16,7 @@ from boxwright.losses.functional import sum_of_bce
 from boxwright.ops.collective import sum_over_ranks
 from boxwright.ops.constants import constant
 from boxwright.ops.keypoints import decode_keypoints, keypoint_misses, keypoint_sigmas
+from boxwright.ops.rows import planes_at, slot_of
 from boxwright.structures import Assignment, Predictions, Targets, rows_at
 
 COUNT_EPSILON = 1e-9  # keypoints; an object without a visible one contributes 0 (spec/losses D.11)
@@ -158,7 +159,7 @@ class _Matched(NamedTuple):
         stride = grid.strides[pairs.anchor].to(raw.dtype)
         centre = grid.points[pairs.anchor].to(raw.dtype) / stride[:, None]
         visible = (label[..., 2] != 0) & pairs.valid[:, None]
-        x1, y1, x2, y2 = targets.boxes[pairs.image, pairs.target].to(raw.dtype).unbind(dim=-1)
+        x1, y1, x2, y2 = planes_at(targets.boxes.flatten(0, 1), slot_of(pairs, targets)).to(raw.dtype)
         area = torch.where(pairs.valid, (x2 - x1) / stride * ((y2 - y1) / stride), torch.ones_like(x1))
         points = decode_keypoints(raw[..., :2], centre, torch.ones_like(stride), preds.keypoint_form)
         return cls(raw, points, label[..., :2].to(raw.dtype) / stride[:, None, None], visible, area)
@@ -172,7 +173,7 @@ def _labels_at(raw: Tensor, targets: Targets, pairs: Assignment) -> Tensor:
             f"Targets.keypoints: expected (B, M, {raw.shape[1]}, 3) for the {raw.shape[1]} keypoints of the "
             f"predictions, got {tuple(targets.keypoints.shape)}"
         )
-    return targets.keypoints[pairs.image, pairs.target]
+    return targets.keypoints.flatten(0, 1).index_select(0, slot_of(pairs, targets))
 
 
 def _positives(pairs: Assignment, like: Tensor) -> Float[Tensor, ""]:

@@ -13,9 +13,11 @@ from torch.nn import functional
 from boxwright.config import component
 from boxwright.errors import ConfigError, ShapeError
 from boxwright.losses.balance import WeightMode
-from boxwright.losses.functional import bce_with_logits, focal, quality_focal, sparse_bce
+from boxwright.losses.functional import bce_with_logits, focal, quality_focal
+from boxwright.losses.label_bce import label_bce
 from boxwright.losses.terms.scores import ClassWeightVector
 from boxwright.ops.constants import constant
+from boxwright.ops.rows import slot_of
 from boxwright.structures import Assignment, Predictions, Targets
 
 Modulation = Literal["none", "focal", "quality_focal"]
@@ -61,22 +63,15 @@ class HardScores:
                 "HardScores: expected classes that may occur together, got predictions with exclusive=True; "
                 "use ExclusiveScores, or set exclusive to false in the dataset"
             )
-        logits, label = preds.logits_at(pairs), targets.labels[pairs.image, pairs.target]
+        logits, label = preds.logits_at(pairs), targets.labels.flatten().index_select(0, slot_of(pairs, targets))
         classes = logits.shape[1]
         if classes == 1:
             return logits[:, :0].sum(dim=1)
         if self.modulation == "none" and self.pos_weight == 1 and self.class_weights is None:
-            values = self._plain(logits, label)
+            values = label_bce(logits, label, self.smoothing)
         else:
             values = self._dense(logits, label)
         return torch.where(pairs.valid, values / classes, torch.zeros_like(values)) * pairs.share
-
-    def _plain(self, logits: Tensor, label: Tensor) -> Tensor:
-        """Linear in the target: one sum of softplus, less the logits times their targets."""
-        rows = torch.arange(len(label), device=label.device)
-        soft = logits.new_full((len(label),), 1 - self.smoothing)
-        values = sparse_bce(logits[None], torch.zeros_like(rows), rows, label, soft)[0]
-        return values - logits.sum(dim=1) * (self.smoothing / 2) if self.smoothing else values
 
     def _dense(self, logits: Tensor, label: Tensor) -> Tensor:
         hot = torch.arange(logits.shape[1], device=label.device) == label[:, None]
@@ -126,7 +121,7 @@ class ExclusiveScores:
                 "ExclusiveScores: expected classes that exclude one another, got predictions with exclusive=False; "
                 "use HardScores, or set exclusive to true in the dataset"
             )
-        logits, label = preds.logits_at(pairs), targets.labels[pairs.image, pairs.target]
+        logits, label = preds.logits_at(pairs), targets.labels.flatten().index_select(0, slot_of(pairs, targets))
         if logits.shape[1] == 1:
             return logits[:, :0].sum(dim=1)
         values = functional.cross_entropy(logits, label, reduction="none", label_smoothing=self.smoothing)

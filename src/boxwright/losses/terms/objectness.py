@@ -4,7 +4,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -99,11 +99,13 @@ class Objectness:
             ShapeError: the predictions carry no objectness, or there are more levels than weights.
         """
         logits = preds.objectness_plane
-        wanted, winners = self.target(preds, targets, pairs)
+        claims, winners = self._claims(preds, targets, pairs)
         if self.focal_gamma > 0:
-            values = focal(logits, wanted, self.focal_gamma, self.focal_alpha, self.pos_weight)
+            values = focal(logits, claims.plane(logits), self.focal_gamma, self.focal_alpha, self.pos_weight)
+        elif self.pos_weight != 1:
+            values = _cross_entropy(logits, claims.plane(logits), self.pos_weight)
         else:
-            values = _cross_entropy(logits, wanted, self.pos_weight)
+            values = _PlainCrossEntropy.apply(logits, claims.place, claims.value)  # type: ignore[no-untyped-call]
         if targets.weights is not None or targets.ignore is not None:
             factor = candidate_factors(preds, targets, winners).to(values.dtype)
             # Not a product: what is ignored may be infinite.
@@ -120,9 +122,14 @@ class Objectness:
             / images
         )
 
-    @torch.no_grad()
     def target(self, preds: Predictions, targets: Targets, pairs: Assignment) -> tuple[Tensor, Assignment]:
         """(B, A) target of every candidate, and the pairs of which only those that decide one are valid."""
+        claims, winners = self._claims(preds, targets, pairs)
+        return claims.plane(preds.objectness_plane), winners
+
+    @torch.no_grad()
+    def _claims(self, preds: Predictions, targets: Targets, pairs: Assignment) -> tuple["_Claims", Assignment]:
+        """What every pair claims, and the pairs of which only those that decide a target are valid."""
         batch, anchors = preds.logits.shape[:2]
         fit = overlap_in_cells(preds, targets, pairs, self.overlap).detach()
         # Pairs that are not valid write to a place behind the last candidate.
@@ -135,10 +142,10 @@ class Objectness:
         last.scatter_reduce_(0, place, number, "amax")
         won = pairs.valid & (last[place] == torch.arange(len(place), device=place.device))
         value = (1 - self.gr) + self.gr * fit.clamp(min=0)
-        # One winner a place, so the order of writing does not matter; not a number has to reach the loss.
-        there = torch.where(won | ~(value == value), place, batch * anchors)
-        wanted = value.new_zeros(len(last)).scatter_(0, there, value)
-        return wanted[:-1].view(batch, anchors), replace(pairs, valid=won, all_valid=False)
+        # Not a number has to reach the loss.
+        counts = won | (value != value)
+        claims = _Claims(place.masked_fill(~counts, 0), torch.where(counts, value, torch.zeros_like(value)))
+        return claims, replace(pairs, valid=won, all_valid=False)
 
     def start(self, levels: Sequence[Grid]) -> list[float] | None:
         """What the criterion remembers before the first step: the balance; None when it does not adapt.
@@ -178,27 +185,43 @@ def _fitting(balance: tuple[float, ...], first: int, levels: int) -> tuple[float
     return balance[first : first + levels]
 
 
+class _Claims(NamedTuple):
+    """Targets by pair: one winner a place holds the target, all others hold 0 and stand anywhere."""
+
+    place: Tensor  # (P,) image * A + anchor
+    value: Tensor  # (P,)
+
+    def plane(self, logits: Tensor) -> Tensor:
+        """(B, A) target of every candidate."""
+        flat = self.value.new_zeros(logits.numel()).index_add_(0, self.place, self.value)
+        return flat.view(logits.shape)
+
+
 def _cross_entropy(logits: Tensor, wanted: Tensor, pos_weight: float) -> Tensor:
     """BCE without the product of 0 and an infinite softplus: softplus(-z) = softplus(z) - z."""
-    if pos_weight == 1:
-        plain: Tensor = _PlainCrossEntropy.apply(logits, wanted)  # type: ignore[no-untyped-call]
-        return plain
     values = functional.softplus(logits, threshold=SATURATED)
     values = values * (1 + (pos_weight - 1) * wanted)
     return values - torch.where(wanted != 0, pos_weight * wanted * logits, torch.zeros_like(logits))
 
 
 class _PlainCrossEntropy(torch.autograd.Function):
-    """Its gradient in one pass: sigmoid(z) - wanted."""
+    """BCE with targets that are 0 but at a few places: softplus(z), less target * z there; sigmoid(z) - target."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, wanted: Tensor) -> Tensor:
-        ctx.save_for_backward(logits, wanted)
+    def forward(ctx: Any, logits: Tensor, place: Tensor, target: Tensor) -> Tensor:
+        ctx.save_for_backward(logits, place, target)
         values = functional.softplus(logits, threshold=SATURATED)
-        return values.sub_(torch.where(wanted != 0, wanted * logits, torch.zeros_like(logits)))
+        there = logits.flatten().index_select(0, place)
+        # No product with a target of 0, where the logit may be infinite.
+        hit = torch.where(target != 0, target * there, 0.0).to(values.dtype)
+        values.view(-1).index_add_(0, place, hit, alpha=-1)
+        return values
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        logits, wanted = ctx.saved_tensors
-        return torch.sigmoid(logits).sub_(wanted).mul_(gradient), None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        logits, place, target = ctx.saved_tensors
+        out = torch.sigmoid(logits).mul_(gradient)
+        correction = target * gradient.flatten().index_select(0, place)
+        out.view(-1).index_add_(0, place, correction.to(out.dtype), alpha=-1)
+        return out, None, None

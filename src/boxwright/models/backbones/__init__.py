@@ -8,7 +8,18 @@ May import what `models` may. Add one: a file here and a member of the union `Ba
 Must never happen here: knowledge of the neck, the head or the classes.
 """
 
-from boxwright.models.backbones.csp import CSPConfig
+from typing import Annotated
 
-# With a second member this becomes `Annotated[CSPConfig | ResNetConfig, Field(discriminator="kind")]`.
-BackboneConfig = CSPConfig
+from pydantic import Field
+
+from boxwright.models.backbones.csp import CSPConfig
+from boxwright.models.backbones.hgnet import HGNetConfig
+from boxwright.models.backbones.mobilenet import MobileNetV3Config
+from boxwright.models.backbones.resnet import ResNetConfig
+from boxwright.models.backbones.shufflenet import ShuffleNetV2Config
+from boxwright.models.backbones.table import TableConfig
+
+BackboneConfig = Annotated[
+    CSPConfig | MobileNetV3Config | ShuffleNetV2Config | ResNetConfig | HGNetConfig | TableConfig,
+    Field(discriminator="kind"),
+]

@@ -9,7 +9,12 @@ May import what `models` may. Add one: a file here and a member of the union `He
 Must never happen here: `self.training`, `self.export`, a sigmoid, a decode, a copy that `.contiguous()` would make.
 """
 
-from boxwright.models.heads.anchor_free import AnchorFreeConfig
+from typing import Annotated
 
-# With a second member this becomes `Annotated[AnchorFreeConfig | AnchorBasedConfig, Field(discriminator="kind")]`.
-HeadConfig = AnchorFreeConfig
+from pydantic import Field
+
+from boxwright.models.heads.anchor_based import AnchorBasedConfig
+from boxwright.models.heads.anchor_free import AnchorFreeConfig
+from boxwright.models.heads.query import QueryConfig
+
+HeadConfig = Annotated[AnchorFreeConfig | AnchorBasedConfig | QueryConfig, Field(discriminator="kind")]

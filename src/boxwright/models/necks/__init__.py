@@ -8,7 +8,12 @@ May import what `models` may. Add one: a file here and a member of the union `Ne
 Must never happen here: knowledge of a particular backbone, the head or the classes.
 """
 
+from typing import Annotated
+
+from pydantic import Field
+
+from boxwright.models.necks.hybrid import HybridConfig
+from boxwright.models.necks.none import NoNeckConfig
 from boxwright.models.necks.pan import PANConfig
 
-# With a second member this becomes `Annotated[PANConfig | HybridConfig, Field(discriminator="kind")]`.
-NeckConfig = PANConfig
+NeckConfig = Annotated[PANConfig | HybridConfig | NoNeckConfig, Field(discriminator="kind")]

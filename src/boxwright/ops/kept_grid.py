@@ -7,7 +7,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from boxwright.ops.grid import make_grid
+from boxwright.ops.grid import grid_for_image, make_grid
 from boxwright.structures import Grid
 
 Priors = tuple[tuple[float, float], ...]  # px, (width, height) of each
@@ -24,9 +24,29 @@ def grid_like(
     """The grid of maps of these (rows, columns), on the device of a tensor; candidates prior by prior."""
     place = (shapes, strides, priors, first_level, total_levels, like.device)
     # Traced or fake tensors must not meet a grid kept from another call.
-    if type(like) is not Tensor or torch.compiler.is_compiling():
+    if type(like) is not Tensor or torch.compiler.is_compiling() or _traced():
         return _grid(*place)
     return _kept_grid(*place)
+
+
+@lru_cache(maxsize=64)
+def image_grid(
+    image_size: tuple[int, int],
+    strides: tuple[int, ...],
+    device: torch.device,
+    priors: tuple[Priors, ...] | None = None,
+) -> Grid:
+    """The grid of an image of (height, width) pixels, kept; candidates prior by prior.
+
+    Raises:
+        ShapeError: a side is not a multiple of a stride.
+    """
+    with torch.inference_mode(False):  # the next caller may be a training step
+        return grid_for_image(image_size, strides, device, priors=priors, prior_first=priors is not None)
+
+
+def _traced() -> bool:
+    return torch._C._get_tracing_state() is not None
 
 
 def _grid(

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: The boxwright authors
+"""How alike a detection and a label are, for each kind of comparison: boxes, masks, keypoints, oriented boxes."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool, Float32, Float64
+
+from boxwright.evaluation.rle import outline_counts, overlaps_of
+from boxwright.evaluation.scene import Scene, box_areas
+from boxwright.ops.polygons import box_corners, oriented_corners, pairwise_intersections, pairwise_oriented_iou
+
+ObjectKind = Literal["box", "mask", "pose", "obb"]
+BODY_SHARE = 0.53  # of a box, where nothing tells the area of the body in it; spec/recipe section 7
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """One kind of comparison.
+
+    Boxes, masks and oriented boxes overlap (intersection over union, of oriented ones of the exact polygons); keypoints
+    have the object keypoint similarity. Source: spec/recipe section 7.
+    """
+
+    kind: ObjectKind = "box"
+    sigmas: tuple[float, ...] = ()  # tolerance of each keypoint, for "pose"
+
+    def similarity(self, scene: Scene) -> Float64[np.ndarray, "n m"]:
+        """Of every detection to every label, from 0 to 1."""
+        if self.kind == "mask":
+            return overlaps_of(scene.masks, scene.true_masks, scene.image_size)
+        if self.kind == "pose":
+            return self._keypoints(scene)
+        if self.kind == "obb":
+            return pairwise_oriented_iou(scene.boxes, scene.true_boxes)
+        return overlaps(scene.boxes, scene.true_boxes)
+
+    def counted(self, scene: Scene) -> Bool[np.ndarray, " m"]:
+        """Which labels count: without a labelled keypoint an object can be neither found nor missed."""
+        if self.kind == "pose" and scene.true_keypoints is not None:
+            return np.count_nonzero(scene.true_keypoints[..., 2] > 0, axis=1) > 0  # type: ignore[no-any-return]
+        return np.ones(len(scene.true_labels), bool)
+
+    def covered(self, scene: Scene) -> Float64[np.ndarray, " n"]:
+        """How much of each detection lies in one ignore region of its class; 0 without area or region.
+
+        The largest share of its area. Poses: how near its keypoints are to the region, or to an object without a
+        labelled keypoint, by the rule of the COCO evaluator.
+        """
+        regions, classes = scene.ignore_boxes, scene.ignore_labels
+        areas = box_areas(regions)
+        if self.kind == "pose":
+            blank = ~self.counted(scene)
+            regions = np.concatenate((regions, scene.true_boxes[blank]))
+            classes = np.concatenate((classes, scene.true_labels[blank]))
+            areas = np.concatenate((areas, self.true_areas(scene)[blank]))
+        if not len(regions) or not len(scene.boxes):
+            return np.zeros(len(scene.boxes))
+        fits = (classes == -1)[None] | (classes[None] == scene.labels[:, None])
+        return np.where(fits, self._share(scene, regions, areas), 0.0).max(axis=1)  # type: ignore[no-any-return]
+
+    def _share(self, scene: Scene, regions: np.ndarray, areas: np.ndarray) -> np.ndarray:
+        if self.kind == "mask":
+            wanted = [outline_counts((), region, scene.image_size) for region in regions]
+            return overlaps_of(scene.masks, wanted, scene.image_size, of_first=True)
+        if self.kind == "pose":
+            return self._nearness(scene, regions.astype(np.float64), areas)
+        if scene.oriented:
+            inter = pairwise_intersections(oriented_corners(scene.boxes), box_corners(regions))
+        else:
+            inter = _intersections(scene.boxes, regions)
+        area = box_areas(scene.boxes)[:, None]
+        return np.where(area > 0, inter / np.where(area > 0, area, 1.0), 0.0)
+
+    def _nearness(self, scene: Scene, regions: np.ndarray, areas: np.ndarray) -> np.ndarray:
+        """Similarity to boxes without keypoints: 1 within a box of three times the size, less further away."""
+        if scene.keypoints is None:
+            return np.zeros((len(scene.boxes), len(regions)))
+        places = scene.keypoints[:, None, :, :2].astype(np.float64)
+        sides = regions[:, 2:] - regions[:, :2]
+        low, high = (regions[:, :2] - sides)[None, :, None], (regions[:, 2:] + sides)[None, :, None]
+        squares = np.square(np.maximum(low - places, 0) + np.maximum(places - high, 0)).sum(axis=-1)
+        return np.exp(-squares / self._spread(areas)[None]).mean(axis=-1)  # type: ignore[no-any-return]
+
+    def _spread(self, areas: np.ndarray) -> np.ndarray:
+        """What squared distances of each keypoint are divided by, (m, K) px^2."""
+        spread: np.ndarray = np.square(2 * np.array(self.sigmas)) * (areas[:, None] + np.spacing(1)) * 2
+        return spread
+
+    def true_areas(self, scene: Scene) -> Float64[np.ndarray, " m"]:
+        """Area of every label, px^2: as the file says, else of the outline, else of the box."""
+        if scene.true_areas is not None:
+            return scene.true_areas
+        return box_areas(scene.true_boxes) * (BODY_SHARE if self.kind == "pose" else 1.0)
+
+    def _keypoints(self, scene: Scene) -> np.ndarray:
+        if scene.keypoints is None or scene.true_keypoints is None:
+            return np.zeros((len(scene.labels), len(scene.true_labels)))
+        found, true = scene.keypoints.astype(np.float64), scene.true_keypoints.astype(np.float64)
+        squares = np.square(found[:, None, :, :2] - true[None, :, :, :2]).sum(axis=-1)
+        spread = self._spread(self.true_areas(scene))
+        seen = true[..., 2] > 0
+        alike = np.where(seen[None], np.exp(-squares / spread[None]), 0.0).sum(axis=-1)
+        return alike / np.maximum(seen.sum(axis=-1), 1)  # type: ignore[no-any-return]
+
+
+BOX = Measure()
+
+
+def overlaps(boxes: Float32[np.ndarray, "n 4"], others: Float32[np.ndarray, "m 4"]) -> Float64[np.ndarray, "n m"]:
+    """Intersection over union of every pair, in float64; 0 where a union is empty.
+
+    >>> overlaps(np.float32([[0, 0, 10, 10]]), np.float32([[0, 0, 10, 5], [20, 20, 30, 30]])).tolist()
+    [[0.5, 0.0]]
+    """
+    inter = _intersections(boxes, others)
+    union = box_areas(boxes)[:, None] + box_areas(others)[None] - inter
+    return inter / np.where(union > 0, union, 1.0)
+
+
+def _intersections(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    a, b = boxes.astype(np.float64)[:, None], others.astype(np.float64)[None]
+    width = np.clip(np.minimum(a[..., 2], b[..., 2]) - np.maximum(a[..., 0], b[..., 0]), 0, None)
+    height = np.clip(np.minimum(a[..., 3], b[..., 3]) - np.maximum(a[..., 1], b[..., 1]), 0, None)
+    return width * height  # type: ignore[no-any-return]
