@@ -213,10 +213,7 @@ def _theirs(case: Case, found: Any) -> dict[str, Tensor]:
     decoded = decoded.transpose(1, 2)
     boxes = decoded[..., :4]
     parts = _raw(raw)
-    if "angle" in raw:
-        boxes = torch.cat((boxes, decoded[..., -1:]), -1)
-    else:
-        boxes = cxcywh_to_xyxy(boxes)
+    boxes = torch.cat((boxes, decoded[..., -1:]), -1) if "angle" in raw else cxcywh_to_xyxy(boxes)
     if "kpts" in raw:
         parts["keypoints px"] = decoded[..., 4 + CLASSES :].unflatten(-1, (-1, 3))[..., :2]
     return {**parts, "boxes px": boxes}

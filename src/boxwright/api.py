@@ -21,12 +21,12 @@ from boxwright.data.formats.listing import IMAGE_SUFFIXES
 from boxwright.data.loader import val_loader
 from boxwright.data.sample import DatasetHeader, Split
 from boxwright.engine.assemble import expect_labels
-from boxwright.engine.logs import Listener, counted_stage
-from boxwright.engine.precision import choose_device, default_workers
 from boxwright.engine.export import SUFFIXES, ExportSettings
 from boxwright.engine.export import export as write_export
 from boxwright.engine.importing import Imported
 from boxwright.engine.importing import import_checkpoint as run_import
+from boxwright.engine.logs import Listener, counted_stage
+from boxwright.engine.precision import choose_device, default_workers
 from boxwright.engine.predictor import Predictor
 from boxwright.engine.recipe import Recipe
 from boxwright.engine.runfolder import free_folder
@@ -156,7 +156,7 @@ def train(
 class Model:
     """A trained detector: call it on an image, or on a list of images."""
 
-    detector: Detector | ExportedModel
+    detector: Any  # a `Network`, or an `ExportedModel`
     recipe: Recipe
     names: tuple[str, ...]
     class_ids: tuple[int, ...]  # the dataset's own id of each class
@@ -279,7 +279,7 @@ def load(path: str | Path) -> Model:
     metadata = read_metadata(file)
     if "part" in metadata:
         raise CheckpointError(
-            f"{file}: holds only the {metadata['part']} of a network; start a training from it: boxwright train --weights"
+            f"{file}: holds only the {metadata['part']} of a network; start a training from it with --weights"
         )
     missing = [key for key in ("recipe", "names", "class_ids") if key not in metadata]
     if missing:

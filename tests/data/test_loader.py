@@ -18,7 +18,9 @@ from boxwright.data.formats import open_dataset
 from boxwright.data.loader import train_loader, val_loader
 from boxwright.data.sample import DatasetHeader, Instances, Record, Records, Report
 from boxwright.data.synthetic import draw_dataset, draw_scene
-from boxwright.errors import DataError
+from boxwright.data.targets import oriented_boxes
+from boxwright.errors import ConfigError, DataError
+from boxwright.results import ImageTruth
 
 SIZE = 64
 DATA = DataConfig(imgsz=SIZE)
@@ -255,6 +257,155 @@ def test_drawn_files_reach_the_batches(tmp_path, workers):
             box = batch.letterboxes[k]
             inside = batch.images[k, :, box.top : box.top + 64, box.left : box.left + 64].permute(1, 2, 0).numpy()
             assert np.abs(inside.astype(int) - scene.image).mean() < 4  # JPEG of quality 95
+
+
+TASKS = ("segment", "pose", "obb", "classify")
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """A few scenes of every task, read back: (records of train, records of val, settings)."""
+    sets = {}
+    for task in TASKS:
+        path = draw_dataset(tmp_path_factory.mktemp("drawn") / task, train=6, val=4, imgsz=96, seed=2, task=task)
+        fit = "crop" if task == "classify" else "letterbox"
+        config = DataConfig(source=str(path), imgsz=96, task=task, fit=fit)
+        header = open_dataset(path)
+        sets[task] = *(read_split(header, split, config) for split in ("train", "val")), config
+    return sets
+
+
+def parts_of(batch):
+    """Every tensor of a batch's targets, by name."""
+    held = {}
+    for name in batch.targets.__dataclass_fields__:
+        value = getattr(batch.targets, name)
+        held |= value if isinstance(value, dict) else {name: value}
+    return {name: value for name, value in held.items() if value is not None}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_task_is_the_same_with_workers_and_again(drawn, task):
+    records, _, config = drawn[task]
+    augment = AugmentConfig(degrees=20.0, mixup=0.5, copy_paste=0.5, cutmix=0.5)
+    runs = []
+    for workers in (0, 2, 0):
+        loader = train_loader(records, config, augment, batch=3, seed=0, workers=workers, epochs=20)
+        loader.set_epoch(3)
+        runs.append(list(loader))
+
+    for batches in runs[1:]:
+        for one, other in zip(runs[0], batches, strict=True):
+            assert torch.equal(one.images, other.images)
+            first, second = parts_of(one), parts_of(other)
+            assert first.keys() == second.keys()
+            assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_segment_batches_hold_an_instance_map(drawn):
+    records, held_out, config = drawn["segment"]
+    loader = train_loader(records, config, AugmentConfig(), batch=3, seed=0, workers=0, epochs=20)
+    for batch in loader:
+        assert batch.targets.instance_map.shape == (3, 24, 24)
+        assert batch.targets.instance_map.dtype == torch.int32
+        for shown, valid in zip(batch.targets.instance_map, batch.targets.valid, strict=True):
+            assert set(shown.unique().tolist()) - {0} <= set((valid.nonzero()[:, 0] + 1).tolist())
+    batch = next(iter(val_loader(held_out, config, batch=4, workers=0)))
+    for truth, index in zip(batch.truths, batch.indices, strict=True):
+        assert len(truth.outlines) == len(truth.labels)
+        assert truth.outlines[0][0] is held_out.records[index].instances.polygons[0][0]
+
+
+def test_the_map_shows_what_is_seen(drawn):
+    """Without augmentation nine of ten mask pixels agree with the pixels of the drawing, where one object is."""
+    _, held_out, config = drawn["segment"]
+    batch = next(iter(val_loader(held_out, config, batch=4, workers=0)))
+    for k, index in enumerate(batch.indices):
+        scene, box = draw_scene(96, 2, "val", index), batch.letterboxes[k]
+        assert (box.top, box.left) == (16, 16)  # 96 px in 128
+        shown = batch.targets.instance_map[k, 4:28, 4:28].numpy()
+        alone = scene.masks.sum(0) == 1
+        centres = (slice(2, None, 4), slice(2, None, 4))
+        wanted = np.where(alone, scene.masks.argmax(0) + 1, 0)[centres]
+        assert (shown == wanted)[alone[centres]].mean() > 0.9
+
+
+def test_pose_batches_hold_keypoints_on_their_figures(drawn):
+    records, held_out, config = drawn["pose"]
+    loader = train_loader(records, config, AugmentConfig(degrees=10.0), batch=3, seed=0, workers=0, epochs=20)
+    for batch in loader:
+        assert batch.targets.keypoints.shape[2:] == (5, 3)
+        seen = batch.targets.keypoints[..., 2] > 0
+        assert not batch.targets.keypoints[~seen].any()
+        x, y = batch.targets.keypoints[..., 0], batch.targets.keypoints[..., 1]
+        x1, y1, x2, y2 = (side[..., None] for side in batch.targets.boxes.unbind(-1))
+        # The box of a turned figure goes around the corners of its upright one.
+        assert ((x >= x1 - 1) & (x <= x2 + 1) & (y >= y1 - 1) & (y <= y2 + 1))[seen].all()
+    batch = next(iter(val_loader(held_out, config, batch=4, workers=0)))
+    for k, index in enumerate(batch.indices):
+        scene = draw_scene(96, 2, "val", index, task="pose")
+        np.testing.assert_allclose(batch.truths[k].keypoints, scene.instances.keypoints, atol=1e-3)
+        placed = batch.letterboxes[k].points_to_network(scene.instances.keypoints[..., :2])
+        count = len(scene.instances)
+        np.testing.assert_allclose(batch.targets.keypoints[k, :count, :, :2], placed, atol=1e-3)
+
+
+def test_oriented_batches_hold_five_numbers(drawn):
+    records, held_out, config = drawn["obb"]
+    loader = train_loader(records, config, AugmentConfig(degrees=90.0), batch=3, seed=0, workers=0, epochs=20)
+    for batch in loader:
+        assert batch.targets.oriented
+        assert batch.targets.boxes[batch.targets.valid][:, 2:4].min() > 0
+    batch = next(iter(val_loader(held_out, config, batch=4, workers=0)))
+    for k, index in enumerate(batch.indices):
+        scene = draw_scene(96, 2, "val", index, task="obb")
+        wanted = oriented_boxes(scene.instances)
+        np.testing.assert_allclose(batch.truths[k].boxes, wanted, atol=2e-3)
+        back = batch.letterboxes[k].oriented_to_original(batch.targets.boxes[k, : len(wanted)])
+        np.testing.assert_allclose(back, wanted, atol=2e-3)
+
+
+def test_classification_batches_hold_a_class_for_each_image(drawn):
+    records, held_out, config = drawn["classify"]
+    loader = train_loader(records, config, AugmentConfig(), batch=3, seed=0, workers=0, epochs=20)
+    for batch in loader:
+        assert batch.images.shape == (3, 3, 96, 96)
+        assert batch.targets.labels.tolist() == [records.records[i].image_label for i in batch.indices]
+    batch = next(iter(val_loader(held_out, config, batch=4, workers=0)))
+    assert batch.truths == tuple(ImageTruth(held_out.records[i].image_label) for i in batch.indices)
+    assert batch.letterboxes[0].resized == (96, 96)
+
+
+def test_an_image_without_a_class_is_named(records):
+    config = DataConfig(imgsz=SIZE, task="classify", fit="stretch")
+    with pytest.raises(DataError, match=r"^0\.jpg: has no class"):
+        list(val_loader(records, config, batch=4, workers=0, images=Store(records)))
+
+
+def test_stretched_batches_are_squares_in_order(records):
+    config = DataConfig(imgsz=SIZE, fit="stretch")
+    batches = list(val_loader(records, config, batch=4, workers=0, images=Store(records)))
+
+    assert [i for batch in batches for i in batch.indices] == list(range(22))
+    for batch in batches:
+        assert batch.images.shape[2:] == (SIZE, SIZE)
+        for k, index in enumerate(batch.indices):
+            found = batch.targets.boxes[k][batch.targets.valid[k]]
+            height, width = records.records[index].size
+            wanted = records.records[index].instances.boxes * np.array([SIZE / width, SIZE / height] * 2)
+            np.testing.assert_allclose(found, wanted, atol=1e-4)
+            assert batch.letterboxes[k].gain == (SIZE / height, SIZE / width)
+            np.testing.assert_allclose(
+                batch.letterboxes[k].to_original(found), records.records[index].instances.boxes, atol=1e-4
+            )
+
+
+def test_cropping_is_for_whole_image_labels(records):
+    config = DataConfig(imgsz=SIZE, fit="crop")
+    with pytest.raises(ConfigError, match=r"data\.fit: 'crop' cuts objects off"):
+        val_loader(records, config, batch=4, workers=0, images=Store(records))
+    with pytest.raises(ConfigError, match=r"data\.fit: 'crop' cuts objects off"):
+        train_loader(records, config, AugmentConfig(), batch=4, seed=0, workers=0, epochs=1, images=Store(records))
 
 
 SCRIPT = """

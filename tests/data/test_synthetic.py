@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # SPDX-FileCopyrightText: The boxwright authors
+import hashlib
 import inspect
 
 import cv2
@@ -7,7 +8,12 @@ import numpy as np
 import pytest
 import yaml
 
+from boxwright.data.dataset import DataConfig, read_split
+from boxwright.data.drawn_shapes import ATTRIBUTES, FIGURE, LONG_NAMES, STYLES
+from boxwright.data.formats import open_dataset
+from boxwright.data.raster import outline_pixels
 from boxwright.data.synthetic import MIN_SHOWN, NAMES, draw_dataset, draw_scene
+from boxwright.data.targets import oriented_boxes
 from boxwright.errors import ConfigError, DataError
 
 SIDE = 192
@@ -168,3 +174,134 @@ def test_interrupted_drawing_leaves_nothing(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         draw_dataset(tmp_path / "shapes", train=2, val=1, imgsz=64, seed=0, on_progress=stop)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_detection_scenes_stay_what_they_were(tmp_path):
+    """Numbers of runs on drawn data stay comparable: labels and pixels before encoding are pinned."""
+    scene = draw_scene(128, 3, "train", 0)
+    path = draw_dataset(tmp_path / "shapes", train=2, val=1, imgsz=128, seed=3)
+    rows = (path.parent / "labels" / "train" / "000000.txt").read_bytes()
+
+    assert hashlib.sha256(rows).hexdigest()[:16] == "e130687aa9439918"
+    assert hashlib.sha256(path.read_bytes()).hexdigest()[:16] == "3b1357553c7e3046"
+    assert scene.instances.polygons is None
+
+
+def test_segment_scenes_are_the_same_with_outlines():
+    shifts = []
+    for index in range(12):
+        plain, outlined = draw_scene(SIDE, 0, "val", index), draw_scene(SIDE, 0, "val", index, task="segment")
+        np.testing.assert_array_equal(plain.image, outlined.image)
+        for mask, outline in zip(outlined.masks, outlined.instances.polygons, strict=True):
+            patch = outline_pixels(outline, mask.shape)
+            found = np.zeros_like(mask)
+            found[patch.window] = patch.pixels
+            # Whole, also where hidden. OpenCV fills 1/8 px more all around: 6 % of the smallest cross.
+            assert (found & mask).sum() / (found | mask).sum() > 0.9
+            shifts.append(np.argwhere(found).mean(0) - np.argwhere(mask).mean(0))
+    # A side on the edge between two pixels moves one object's middle, but no direction is preferred.
+    assert np.abs(np.mean(shifts, axis=0)).max() < 0.05
+
+
+def test_figures_carry_keypoints_on_their_pixels():
+    states = []
+    for index in range(40):
+        scene = draw_scene(SIDE, 0, "val", index, task="pose")
+        for place, keypoints in enumerate(scene.instances.keypoints):
+            for x, y, seen in keypoints.tolist():
+                assert scene.masks[place, int(y), int(x)]
+                assert seen == (2 if scene.owner[int(y), int(x)] == place else 1)
+                states.append(seen)
+            head, left_hand, right_hand, left_foot, right_foot = keypoints[:, :2]
+            # Seen from the front: its left is to the right of the line from head to feet.
+            down = (left_foot + right_foot) / 2 - head
+            for left, right in ((left_hand, right_hand), (left_foot, right_foot)):
+                assert down[0] * (left - right)[1] - down[1] * (left - right)[0] < 0
+    assert 0.01 < np.mean(np.array(states) == 1) < 0.3
+
+
+def test_long_shapes_lie_in_their_smallest_rectangle_at_any_angle():
+    angles, labels = [], []
+    for index in range(60):
+        scene = draw_scene(SIDE, 0, "val", index, task="obb")
+        corners = scene.instances.corners
+        assert corners.min() >= 0
+        assert corners.max() <= SIDE
+        boxes = oriented_boxes(scene.instances)
+        for mask, box, label in zip(scene.masks, boxes, scene.instances.labels, strict=True):
+            points = np.argwhere(mask)[:, ::-1].astype(np.float32) + 0.5
+            _, (w, h), _ = cv2.minAreaRect(points)
+            # Pixel centres: up to a pixel less than the outline on each side.
+            assert abs(max(w, h) - max(box[2:4])) < 2.5
+            assert abs(min(w, h) - min(box[2:4])) < 2.5
+            assert max(box[2:4]) > 1.9 * min(box[2:4])
+            labels.append(label)
+        edges = corners[:, 1] - corners[:, 0]
+        angles += np.arctan2(edges[:, 1], edges[:, 0]).tolist()
+    assert set(labels) == set(range(len(LONG_NAMES)))
+    counts = np.histogram(angles, 8, (-np.pi, np.pi))[0]
+    assert counts.min() > 0.5 * counts.mean()
+
+
+@pytest.mark.parametrize("task", ["segment", "pose", "obb"])
+def test_drawn_files_read_back_as_they_were_drawn(tmp_path, task):
+    path = draw_dataset(tmp_path / task, train=2, val=3, imgsz=96, seed=1, task=task)
+    header = open_dataset(path)
+    records = read_split(header, "val", DataConfig(source=str(path), task=task))
+
+    assert header.task == task
+    assert header.names == STYLES[task].names
+    assert records.report.problems == ()
+    for index, record in enumerate(records.records):
+        drawn, read = draw_scene(96, 1, "val", index, task=task).instances, record.instances
+        assert read.labels.tolist() == drawn.labels.tolist()
+        if task == "segment":
+            for ours, theirs in zip(drawn.polygons, read.polygons, strict=True):
+                np.testing.assert_allclose(theirs[0], ours[0].clip(0, 96), atol=1e-3)
+        elif task == "obb":
+            np.testing.assert_allclose(read.corners, drawn.corners, atol=1e-3)
+        else:
+            np.testing.assert_allclose(read.boxes, drawn.boxes, atol=1e-3)
+            np.testing.assert_allclose(read.keypoints, drawn.keypoints, atol=1e-3)
+    if task == "pose":
+        for name in ("count", "dims", "names", "flip", "skeleton"):
+            assert getattr(header.keypoints, name) == getattr(FIGURE, name)
+
+
+def test_attributes_are_drawn_and_read_back(tmp_path):
+    path = draw_dataset(tmp_path / "set", train=1, val=8, imgsz=128, seed=1, attributes=True)
+    header = open_dataset(path)
+    records = read_split(header, "val", DataConfig(source=str(path)))
+
+    assert header.attributes == ATTRIBUTES
+    colours, marks = [], []
+    for index, record in enumerate(records.records):
+        scene = draw_scene(128, 1, "val", index, attributes=True)
+        for name, wanted in scene.instances.attributes.items():
+            assert record.instances.attributes[name].tolist() == wanted.tolist()
+        for place, mask in enumerate(scene.masks):
+            seen = scene.image[(scene.owner == place) & mask].astype(int)
+            spread = np.ptp(seen, axis=1)
+            colours.append(np.median(seen[spread > 60], axis=0).argmax() == scene.instances.attributes["colour"][place])
+            bright, dark = (seen.min(1) > 225).mean(), (seen.max(1) < 30).mean()
+            if (scene.owner == place).sum() == mask.sum():
+                marks.append((bright > 0.01, dark > 0.03) == tuple(scene.instances.attributes["marks"][place] > 0))
+    assert np.mean(colours) == 1
+    assert np.mean(marks) == 1
+    assert len(marks) > 15
+    with pytest.raises(ConfigError, match="attributes belong to objects"):
+        draw_dataset(tmp_path / "other", train=1, val=1, task="classify", attributes=True)
+
+
+def test_classification_is_a_folder_for_each_class(tmp_path):
+    folder = draw_dataset(tmp_path / "shapes", train=8, val=4, imgsz=64, seed=0, task="classify")
+
+    assert folder == tmp_path / "shapes"
+    for split, count in (("train", 2), ("val", 1)):
+        assert sorted(place.name for place in (folder / split).iterdir()) == sorted(NAMES)
+        assert all(len(list(place.iterdir())) == count for place in (folder / split).iterdir())
+    assert draw_dataset(folder, train=8, val=4, imgsz=64, seed=0, task="classify") == folder
+    records = read_split(open_dataset(folder), "val", DataConfig(source=str(folder), task="classify"))
+    assert sorted(record.image_label for record in records.records) == [0, 1, 2, 3]
+    for record in records.records:
+        assert record.image.parent.name == records.header.names[record.image_label]

@@ -15,7 +15,7 @@ from boxwright.models.heads.anchor_free import AnchorFreeConfig
 from boxwright.models.necks.pan import PANConfig
 from boxwright.ops.decode import Distance
 from boxwright.ops.grid import grid_for_image
-from boxwright.structures import Outputs, Predictions
+from boxwright.structures import ImageOutputs, Outputs, Predictions
 from boxwright.vocabulary import Vocabulary
 
 NAMES = ("red", "green", "blue")
@@ -228,3 +228,78 @@ def test_wrong_options_are_named(options, message):
 def test_names_must_fit_the_model():
     with pytest.raises(ConfigError, match="expected 3 names, one per class of the model, got 2"):
         Predictor(ColourFinder(), Vocabulary(names=NAMES[:2]))
+
+
+class Runtime:
+    """Stands for an exported file: it can be called, and knows its strides and classes, nothing else."""
+
+    strides = (32,)
+    num_classes = 3
+
+    def __init__(self):
+        self.network = ColourFinder()
+
+    def __call__(self, images):
+        return self.network(images)
+
+
+def test_an_exported_model_is_called_as_it_is_and_may_ask_for_squares():
+    image = picture(64, 128, [(0, (0, 0, 32, 32))])
+    model = Runtime()
+
+    (smallest,) = Predictor(model, Vocabulary(names=NAMES), imgsz=128, precision="fp32")(image)
+    (square,) = Predictor(model, Vocabulary(names=NAMES), imgsz=128, precision="fp32", minimal=False)(image)
+
+    assert model.network.calls == [(1, 3, 64, 128), (1, 3, 128, 128)]
+    for found in (smallest, square):
+        torch.testing.assert_close(found.boxes, torch.tensor([[0.0, 0, 32, 32]]))
+
+
+def test_stretched_images_are_mapped_back_by_axis():
+    # 64 x 256 to 128 x 128: twice as high, half as wide
+    image = picture(64, 256, [(1, (64, 16, 128, 32))])
+    model = ColourFinder()
+
+    (found,) = Predictor(model, Vocabulary(names=NAMES), imgsz=128, precision="fp32", fit="stretch")(image)
+
+    assert model.calls == [(1, 3, 128, 128)]
+    torch.testing.assert_close(found.boxes, torch.tensor([[64.0, 16, 128, 32]]))
+
+
+class MiddleColour(nn.Module):
+    """Scores the mean red, green and blue of what it sees."""
+
+    strides = (1,)
+    num_classes = 3
+
+    def forward(self, images):
+        self.seen = images
+        return ImageOutputs(images.mean((2, 3)) * 10)
+
+
+def test_classifiers_see_the_middle_square_and_give_one_answer():
+    image = picture(60, 120, [(0, (0, 0, 30, 60)), (2, (30, 0, 90, 60)), (0, (90, 0, 120, 60))])
+    model = MiddleColour()
+    vocabulary = Vocabulary(task="classify", names=NAMES, class_ids=IDS, exclusive=True)
+    predictor = Predictor(model, vocabulary, imgsz=30, precision="fp32", fit="crop")
+
+    (seen,) = predictor.stream(image)
+
+    assert model.seen.shape == (1, 3, 30, 30)
+    assert model.seen[0, 2].min() == 1  # blue only: the sides are cut off
+    assert seen.found.top(1)[0][0] == "blue"
+    assert seen.found.class_ids == IDS
+    assert seen.found.scores.sum().item() == pytest.approx(1)
+    with pytest.raises(ConfigError, match="expected objects, got a classification"):
+        _ = seen.detections
+
+
+def test_branches_that_only_training_supervises_are_left_out():
+    class Folded(ColourFinder):
+        def fold(self, *, auxiliary=True):
+            self.asked = auxiliary
+            return self
+
+    model = Folded()
+    Predictor(model, Vocabulary(names=NAMES))
+    assert model.asked is False

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # SPDX-FileCopyrightText: The boxwright authors
+import math
 import multiprocessing
 import os
 import pickle
@@ -13,16 +14,18 @@ from boxwright.engine.logs import Listener
 from boxwright.engine.validator import validate
 from boxwright.errors import ConfigError, ShapeError
 from boxwright.evaluation.evaluator import EvaluationConfig
+from boxwright.losses.image_level import ImageCriterion
 from boxwright.models.backbones.csp import CSPConfig
+from boxwright.models.classifier import Classifier
 from boxwright.models.detector import Detector, DetectorConfig
 from boxwright.models.heads.anchor_free import AnchorFreeConfig
 from boxwright.models.necks.pan import PANConfig
 from boxwright.ops.decode import Distance
 from boxwright.ops.grid import grid_for_image
-from boxwright.ops.letterbox import letterbox
+from boxwright.ops.letterbox import centre_crop, letterbox
 from boxwright.presets.yolov8 import yolov8_criterion
-from boxwright.results import GroundTruth
-from boxwright.structures import Outputs, Predictions, Targets
+from boxwright.results import GroundTruth, ImageTruth
+from boxwright.structures import ImageOutputs, ImageTargets, Outputs, Predictions, Targets
 from boxwright.vocabulary import Vocabulary
 
 NAMES = ("a", "b", "c")
@@ -262,3 +265,77 @@ def test_ranks_with_unequal_numbers_of_batches_do_not_hang(tmp_path):
 
     assert first.losses == second.losses
     assert first.result.images == 7
+
+
+def test_branches_that_only_training_supervises_stay_for_losses_only():
+    class Folded(Oracle):
+        def fold(self, *, auxiliary=True):
+            asked.append(auxiliary)
+            return self
+
+    asked = []
+    run(Folded(), oracle_batches([True] * 12))
+    run(small_detector(), [batch_of([1])], criterion=yolov8_criterion())
+    assert asked == [False]
+
+
+class Runtime:
+    """Stands for an exported file."""
+
+    strides = (32,)
+    num_classes = 3
+
+    def __call__(self, images):
+        return Oracle()(images)
+
+
+def test_an_exported_model_is_measured_but_has_no_losses():
+    result = run(Runtime(), oracle_batches([True] * 12)).result
+
+    assert result.metrics["box/ap50_95"] == pytest.approx(1.0)
+    with pytest.raises(ConfigError, match="expected a network to compute losses of"):
+        run(Runtime(), oracle_batches([True] * 12), criterion=yolov8_criterion())
+
+
+def test_classifiers_have_top_1_and_the_loss_of_their_criterion():
+    images = torch.zeros(4, 3, 8, 8, dtype=torch.uint8)
+    labels = torch.tensor([0, 1, 2, 2])
+    model = FirstPixel()
+    images[:, 0, 0, 0] = torch.tensor([0, 1, 2, 0], dtype=torch.uint8)  # the last is wrong
+    place = centre_crop((20, 30), 8)
+    batches = [
+        Batch(
+            images=images[rows],
+            targets=ImageTargets(labels[rows]),
+            indices=tuple(range(4))[rows],
+            paths=("a.jpg",) * 2,
+            letterboxes=(place,) * 2,
+            truths=tuple(ImageTruth(int(label)) for label in labels[rows]),
+        )
+        for rows in (slice(0, 2), slice(2, 4))
+    ]
+    vocabulary = Vocabulary(task="classify", names=NAMES, exclusive=True)
+
+    found = run(model, batches, vocabulary=vocabulary, criterion=ImageCriterion())
+
+    assert found.result.metrics["top1"] == 3 / 4
+    assert found.result.confusion.tolist() == [[1, 0, 1], [0, 1, 0], [0, 0, 1]]
+    # logits of 2 for the chosen class: -log(e^2 / (e^2 + 2)) where right, 2 more where wrong
+    right = -math.log(math.exp(2) / (math.exp(2) + 2))
+    assert found.losses == {"main/cls": pytest.approx(right + 2 / 4, rel=1e-5)}
+
+
+class FirstPixel(Classifier):
+    """Answers the class that the first red value names."""
+
+    num_classes = 3
+
+    def __init__(self):
+        nn.Module.__init__(self)
+
+    def fold(self, *, auxiliary=True):
+        return self
+
+    def forward(self, images, targets=None):
+        first = (images[:, 0, 0, 0] * 255).round().long()
+        return ImageOutputs(2 * nn.functional.one_hot(first, 3).float())

@@ -348,3 +348,11 @@ def test_missing_parts_are_named():
         evaluator_of("segment").update(found, turned(truth))
     with pytest.raises(ConfigError, match="expected a KeypointSpec"):
         Evaluator(Vocabulary(names=NAMES), EvaluationConfig(), ("box", "pose"))
+
+
+def test_masks_of_wanted_pairs_are_compared_as_all_are():
+    truths = random_truths(3, 8)
+    for scene in scenes_of(random_found(truths, 8), truths):
+        everything = Measure("mask").similarity(scene)
+        wanted = scene.labels[:, None] == scene.true_labels[None]
+        assert np.array_equal(Measure("mask").similarity(scene, wanted), np.where(wanted, everything, 0))

@@ -4,9 +4,13 @@ import sys
 
 import cv2
 import pytest
+import torch
+from tests.evaluation.scenes import NAMES, random_found, random_truths
 
+from boxwright.evaluation.classify import ImageEvaluator
 from boxwright.evaluation.evaluator import EvaluationConfig, Evaluator
 from boxwright.evaluation.report import save_plots
+from boxwright.results import Classification, ImageTruth
 from boxwright.vocabulary import Vocabulary
 
 PICTURES = {"pr_curve.png", "precision_curve.png", "recall_curve.png", "f1_curve.png", "confusion_matrix.png"}
@@ -34,3 +38,23 @@ def test_pictures_are_written_and_differ(random_scenes, tmp_path, classes):
 
 def test_pictures_of_nothing(tmp_path):
     assert len(save_plots(result_of(["a"]), tmp_path)) == len(PICTURES)
+
+
+def test_every_kind_has_its_curves(tmp_path):
+    truths = random_truths(8, 0)
+    evaluator = Evaluator(Vocabulary(task="segment", names=NAMES), EvaluationConfig(), ("box", "mask"))
+    evaluator.update(random_found(truths, 0), truths)
+
+    paths = save_plots(evaluator.result(), tmp_path)
+
+    curves = PICTURES - {"confusion_matrix.png"}
+    assert {path.name for path in paths} == PICTURES | {f"mask_{name}" for name in curves}
+    assert (tmp_path / "mask_pr_curve.png").read_bytes() != (tmp_path / "pr_curve.png").read_bytes()
+
+
+def test_whole_images_have_a_confusion_matrix_without_background(tmp_path):
+    evaluator = ImageEvaluator(Vocabulary(task="classify", names=NAMES), EvaluationConfig())
+    evaluator.update([Classification(torch.rand(4), NAMES, (8, 8))] * 5, [ImageTruth(1)] * 5)
+
+    assert [path.name for path in save_plots(evaluator.result(), tmp_path)] == ["confusion_matrix.png"]
+    assert cv2.imread(str(tmp_path / "confusion_matrix.png")).std() > 5

@@ -69,7 +69,7 @@ def test_attributes_are_probabilities_exclusive_or_each_for_itself():
     assert found["colour"][0].tolist() == pytest.approx([0.75, 0.25])
     assert found["wears"][0].tolist() == pytest.approx([0.75, 0.5])
     assert attributes_at(preds, 0, FIRST, ()) is None
-    with pytest.raises(ShapeError, match="attributes.size: expected 3 raw values, got none"):
+    with pytest.raises(ShapeError, match="expected 3 raw values, got none"):
         attributes_at(preds, 0, FIRST, (AttributeSpec(name="size", values=("s", "m", "l")),))
 
 

@@ -50,7 +50,7 @@ def export(
 
     given = {"imgsz": imgsz, "conf": conf, "iou": iou, "max_det": max_det}
     settings = ExportSettings(
-        format=form.value,  # type: ignore[arg-type]
+        format=form.value,
         batch=batch,
         opset=opset,
         dynamic=dynamic,
@@ -72,7 +72,7 @@ def _verify(model: "Model", exported: "Model", data: Path | None) -> None:
     differences = api.verify(model, exported, data)
     for found in differences:
         say(_line(found))
-    expect_equal(exported.detector, differences)  # type: ignore[arg-type]
+    expect_equal(exported.detector, differences)
     if data is not None:
         before, after = (one.validate(data).result.metrics for one in (model, exported))
         for name in before:

@@ -19,7 +19,8 @@ REFRESH = 4  # per second; drawing must not take a core from training
 PLAIN_EVERY = 20.0  # seconds between two plain lines of one stage
 HEADER_EVERY = 25  # epochs after which the column names are repeated
 STYLES: dict[MessageSeverity, str] = {"info": "", "warning": "yellow", "error": "bold red"}
-SCORES = {"val/box/ap50": "mAP50", "val/box/ap50_95": "mAP50-95"}
+KINDS = {"mask": "mask ", "pose": "pose ", "obb": "", "box": ""}  # what AP is of -> the word before it
+MOST_BRANCHES = 2  # branches whose losses are shown one by one; more are summed by term
 
 
 def make_listener(console: Console | None = None) -> "ConsoleListener":
@@ -150,7 +151,7 @@ def values_text(values: Mapping[str, float]) -> str:
     'box 1.235  lr 1.00e-03  31 img/s  2:05 left'
     """
     parts = []
-    for name, value in values.items():
+    for name, value in by_term(values).items():
         if name == "images/s":
             parts.append(f"{value:.0f} img/s")
         elif name == "eta_s":
@@ -162,24 +163,48 @@ def values_text(values: Mapping[str, float]) -> str:
     return "  ".join(parts)
 
 
+def by_term(values: Mapping[str, float]) -> Mapping[str, float]:
+    """The values with losses of many layers summed by term; up to two branches stay apart.
+
+    >>> by_term({"decoder/giou": 1.0, "decoder1/giou": 2.0, "encoder/giou": 3.0, "lr": 0.1})
+    {'giou': 6.0, 'lr': 0.1}
+    """
+    losses = [name for name in values if "/" in name and name != "images/s"]
+    if len({name.rpartition("/")[0] for name in losses}) <= MOST_BRANCHES:
+        return values
+    summed: dict[str, float] = {}
+    for name, value in values.items():
+        column = name.rpartition("/")[2] if name in losses else name
+        summed[column] = summed.get(column, 0.0) + value
+    return summed
+
+
 def epoch_cells(row: Mapping[str, float], epochs: int | None, pace: Mapping[str, float]) -> dict[str, str]:
     """Column name to text for one epoch; both are padded to one width by whoever prints them."""
     cells = {"epoch": f"{row.get('epoch', 0):.0f}/{epochs}" if epochs else f"{row.get('epoch', 0):.0f}"}
     cells["epoch"] = cells["epoch"].rjust(7)
-    roles = {name.split("/")[1] for name in row if name.startswith("train/") and name.count("/") > 1}
-    for name, value in row.items():
-        if name.startswith("train/") and name.count("/") > 1:
-            column = name.rpartition("/")[2] if len(roles) == 1 else name.removeprefix("train/")
-            cells[column] = f"{value:7.4f}"
+    taught = [name for name in row if name.startswith("train/") and name.count("/") > 1]
+    losses = {name.removeprefix("train/"): row[name] for name in taught}
+    roles = {name.rpartition("/")[0] for name in losses}
+    for name, value in by_term(losses).items():
+        cells[name.rpartition("/")[2] if len(roles) == 1 else name] = f"{value:7.4f}"
     if "lr" in row:
         cells["lr"] = f"{row['lr']:8.2e}"
-    for name, column in SCORES.items():
+    for name, column in _scores(row).items():
         cells[column] = (f"{row[name]:.3f}" if name in row else "").rjust(8)
     if "images/s" in pace:
         cells["img/s"] = f"{pace['images/s']:6.0f}"
     if "eta_s" in pace:
         cells["left"] = duration(pace["eta_s"]).rjust(7)
     return cells
+
+
+def _scores(row: Mapping[str, float]) -> dict[str, str]:
+    """The two scores of an epoch that matter most, and what their columns are called."""
+    if "val/top1" in row:
+        return {"val/top1": "top-1", "val/top5": "top-5"}
+    kind, word = next(((kind, word) for kind, word in KINDS.items() if f"val/{kind}/ap50" in row), ("box", ""))
+    return {f"val/{kind}/ap50": f"{word}mAP50", f"val/{kind}/ap50_95": f"{word}mAP50-95"}
 
 
 def duration(seconds: float) -> str:

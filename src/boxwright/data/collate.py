@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # SPDX-FileCopyrightText: The boxwright authors
-"""Samples to a batch. Padding and `valid` are made here and only here (by `data.targets`, in the loader's processes)."""
+"""Samples to a batch. What its labels look like is made by `data.targets`, in the loader's processes."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence

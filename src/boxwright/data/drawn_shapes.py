@@ -42,7 +42,6 @@ class Shape:
     reach: bool = False  # whether all points must lie inside the image
 
 
-
 @dataclass(frozen=True, slots=True)
 class Style:
     """What a task's scenes show."""
@@ -99,7 +98,9 @@ def _figure(rng: np.random.Generator, label: int, size: float) -> tuple[list[np.
     """A figure seen from the front, so that its left is to the right, and its keypoints in the order of FIGURE."""
     head, shoulder, hip = np.array((0, -0.72)), np.array((0, -0.42)), np.array((0, 0.2))
     arms, legs = np.radians(rng.uniform(25, 150, 2)), np.radians(rng.uniform(10, 40, 2))
-    hands = [shoulder + 0.62 * np.array((way * math.sin(of), math.cos(of))) for way, of in zip((1, -1), arms, strict=True)]
+    hands = [
+        shoulder + 0.62 * np.array((way * math.sin(of), math.cos(of))) for way, of in zip((1, -1), arms, strict=True)
+    ]
     feet = [hip + 0.75 * np.array((way * math.sin(of), math.cos(of))) for way, of in zip((1, -1), legs, strict=True)]
     keypoints = np.array([head, *hands, *feet])
     parts = [head + _ring([0.26] * 40), _limb(shoulder, hip, 0.13)]

@@ -23,7 +23,7 @@ class Patch(NamedTuple):
         return slice(self.top, self.top + rows), slice(self.left, self.left + columns)
 
 
-def outline_pixels(outline: Sequence[np.ndarray], size: tuple[int, int], cell: float = 1.0) -> Patch:
+def outline_pixels(outline: Sequence[np.ndarray], size: tuple[int, int], cell: float | int = 1) -> Patch:
     """The pixels of an outline on a grid of `size` (rows, columns) whose pixels have a side of `cell` px.
 
     Parts add up; inside one part the even-odd rule decides, so holes may be joined to their outline by a line there

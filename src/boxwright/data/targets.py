@@ -110,7 +110,7 @@ def oriented_boxes(objects: Instances, size: tuple[int, int] | None = None) -> F
 
 def _points_of(objects: Instances, row: int) -> np.ndarray:
     if objects.corners is not None:
-        return objects.corners[row]
+        return np.asarray(objects.corners[row])
     if objects.polygons is not None and objects.polygons[row]:
         return np.concatenate(objects.polygons[row])
     return box_corners(objects.boxes[row].tolist())
@@ -138,9 +138,7 @@ def rectangle_of(points: np.ndarray) -> tuple[float, float, float, float, float]
 # -- masks ---------------------------------------------------------------------------------------------------------
 
 
-def _masks(
-    instances: Sequence[Instances], size: tuple[int, int], slots: int, layout: TargetLayout
-) -> Shaped[np.ndarray, "B *grid"]:
+def _masks(instances: Sequence[Instances], size: tuple[int, int], slots: int, layout: TargetLayout) -> np.ndarray:
     grid = size[0] // layout.mask_ratio, size[1] // layout.mask_ratio
     if layout.mask_encoding == "map":
         kind = np.uint8 if slots <= _BYTE else np.int32
@@ -188,7 +186,9 @@ def _attribute(instances: Sequence[Instances], spec: AttributeSpec, slots: int) 
     return _padded(rows, shape, fill=-1, kind=kind)
 
 
-def _padded(rows: Sequence[np.ndarray], shape: tuple[int, ...], fill: float = 0, kind: Any = np.float32) -> np.ndarray:
+def _padded(
+    rows: Sequence[np.ndarray], shape: tuple[int, ...], fill: float | int = 0, kind: Any = np.float32
+) -> np.ndarray:
     result = np.full((len(rows), *shape), fill, kind)
     for place, row in zip(result, rows, strict=True):
         place[: len(row)] = row

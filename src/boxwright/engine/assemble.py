@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from boxwright.config import replace
+from boxwright.data.autoanchor import check_anchors, label_sizes
 from boxwright.data.dataset import ImageStore, read_split
 from boxwright.data.formats import open_dataset
 from boxwright.data.loader import BatchLoader, TrainLoader, train_loader, val_loader
@@ -22,7 +23,9 @@ from boxwright.engine.precision import Resolved, choose_precision, default_worke
 from boxwright.engine.recipe import Recipe
 from boxwright.engine.step import Stepper, StepSettings
 from boxwright.errors import ConfigError, DataError
+from boxwright.losses.assign.anchor_ratio import AnchorRatio
 from boxwright.losses.criterion import Criterion
+from boxwright.models.heads.anchor_based import AnchorBasedConfig
 from boxwright.models.network import Network
 from boxwright.models.weights import load_weights
 from boxwright.vocabulary import AttributeSpec, KeypointSpec
@@ -62,6 +65,7 @@ def assemble(
         listener.message(text, "warning")
     records = _read(header, "train", recipe, ranks, listener)
     recipe = _fit_batch(recipe, len(records.records), ranks, listener)
+    recipe = _fit_anchors(recipe, records, listener)
     recipe = _weigh_classes(recipe, records, listener)
     workers = recipe.train.workers
     workers = default_workers(device, ranks.world) if workers is None else workers
@@ -205,6 +209,22 @@ def _fit_batch(recipe: Recipe, images: int, ranks: Ranks, listener: Listener) ->
         f"train.batch: {recipe.train.batch} is more than the {images} training images; using {images}", "warning"
     )
     return replace(recipe, train=replace(recipe.train, batch=images))
+
+
+def _fit_anchors(recipe: Recipe, records: Records, listener: Listener) -> Recipe:
+    """The recipe with anchors that reach the labels; the numbers are told either way."""
+    head = getattr(recipe.model, "head", None)
+    if not isinstance(head, AnchorBasedConfig) or not isinstance(recipe.criterion, Criterion):
+        return recipe
+    ratios = [rule.assigner.ratio for rule in recipe.criterion.rules.values() if isinstance(rule.assigner, AnchorRatio)]
+    if not ratios:
+        return recipe
+    sizes = label_sizes(records.records, recipe.data.imgsz, seed=recipe.train.seed)
+    report = check_anchors(sizes, head.anchors, ratio=ratios[0], seed=recipe.train.seed)
+    listener.message(report.summary())
+    if not recipe.train.autoanchor or not report.changed:
+        return recipe
+    return replace(recipe, model=replace(recipe.model, head=replace(head, anchors=report.anchors)))
 
 
 def _weigh_classes(recipe: Recipe, records: Records, listener: Listener) -> Recipe:

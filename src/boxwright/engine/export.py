@@ -26,6 +26,7 @@ from typing import Any, Literal
 import torch
 from jaxtyping import config
 from torch import Tensor, nn
+from torch.onnx import utils
 
 import boxwright
 from boxwright.config import to_dict, to_yaml
@@ -83,6 +84,7 @@ class RawOutputs(nn.Module):
         self.names: tuple[str, ...] = ()
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """The outputs for images in 0..1; their names are in `names` afterwards."""
         outputs = self.network(images)
         if isinstance(outputs, ImageOutputs):
             logits = at_least_float32(outputs.logits)
@@ -245,11 +247,11 @@ def _axes(names: Sequence[str], outputs: Sequence[Tensor], settings: ExportSetti
 @contextlib.contextmanager
 def _more_operations(opset: int) -> Iterator[None]:
     """Says how operations are written that the exporter does not know."""
-    torch.onnx.register_custom_op_symbolic("aten::exp2", _exp2, opset)
+    utils.register_custom_op_symbolic("aten::exp2", _exp2, opset)
     try:
         yield
     finally:
-        torch.onnx.unregister_custom_op_symbolic("aten::exp2", opset)
+        utils.unregister_custom_op_symbolic("aten::exp2", opset)
 
 
 def _exp2(graph: Any, x: Any) -> Any:
@@ -291,5 +293,5 @@ def _write_onnx(
 def _write_torchscript(
     model: RawOutputs, example: Tensor, path: Path, metadata: Mapping[str, str], settings: ExportSettings
 ) -> None:
-    traced = torch.jit.trace(model, example, check_trace=False)
+    traced = torch.jit.trace(model, example, check_trace=False)  # type: ignore[no-untyped-call]
     torch.jit.save(traced, str(path), _extra_files={METADATA_FILE: json.dumps(dict(metadata))})

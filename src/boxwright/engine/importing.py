@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # SPDX-FileCopyrightText: The boxwright authors
-"""Checkpoints of other code bases become weights of ours: the fitting recipe, every tensor, and a report of each key."""
+"""Checkpoints of other code bases as weights of ours: the fitting recipe, every tensor, a report of each key."""
 
 import json
 import re
@@ -104,7 +104,8 @@ def import_checkpoint(
     options: dict[str, Any] = {"exclusive": exclusive}
     if origin.part != "backbone":
         options |= {"num_classes": origin.num_classes, "keypoints": _keypoints(checkpoint, origin, keypoints)}
-    fit = _best_fit(checkpoint, origin, keys, [recipe_of(name, **options) for name in candidates])
+    able = [name for name in candidates if origin.part or recipe_of(name).data.task == origin.task]
+    fit = _best_fit(checkpoint, origin, keys, [recipe_of(name, **options) for name in able])
     known = _names(checkpoint, origin, names, fit.recipe.num_classes)
     return _written(checkpoint, origin, fit, known, out)
 
@@ -114,8 +115,8 @@ def _check(checkpoint: Checkpoint, origin: Origin, names: Sequence[str] | None, 
         raise CheckpointError(f"{checkpoint.path}: expected weights for {task}, got weights for {origin.task}")
     if names is not None and not origin.part and len(names) != origin.num_classes:
         raise CheckpointError(
-            f"{checkpoint.path}: it has {origin.num_classes} classes, got {len(names)} names; to train on other classes "
-            "import it as it is, then start from it: rows of classes of the same name are kept"
+            f"{checkpoint.path}: it has {origin.num_classes} classes, got {len(names)} names; to train on other "
+            "classes import it as it is, then start from it: rows of classes of the same name are kept"
         )
 
 
@@ -138,8 +139,6 @@ def _best_fit(checkpoint: Checkpoint, origin: Origin, keys: Keys, recipes: Seque
     """The recipe whose network has exactly the file's tensors; sizes come from the tensors where no recipe has them."""
     best: _Fit | None = None
     for recipe in recipes:
-        if recipe.data.task != origin.task and not origin.part:
-            continue
         fit = _fit(checkpoint, origin, keys, _with_anchors(recipe, origin))
         if not fit.wrong:
             return fit
@@ -163,7 +162,9 @@ def _fit(checkpoint: Checkpoint, origin: Origin, keys: Keys, recipe: Recipe) -> 
     own, mapped = network.state_dict(), keys(network, checkpoint, origin)
     pairs, filled, wrong = {}, {}, []
     for key, value in own.items():
-        if origin.part and not key.startswith(f"{origin.part}."):
+        if (origin.part and not key.startswith(f"{origin.part}.")) or (
+            origin.gaps and mapped.get(key) not in checkpoint.tensors
+        ):
             continue
         theirs = mapped.get(key, "")
         found = checkpoint.tensors.get(theirs)
@@ -261,11 +262,12 @@ def _keypoints(checkpoint: Checkpoint, origin: Origin, given: tuple[int, int] | 
     said = checkpoint.fact("kpt_shape")
     if given is None and isinstance(said, list | tuple) and len(said) == 2:
         given = (int(said[0]), int(said[1]))
-    shape = given or _KEYPOINT_NUMBERS.get(numbers) or _only_shape(numbers)
+    shape: tuple[int, int] | None = given or _KEYPOINT_NUMBERS.get(numbers) or _only_shape(numbers)
     if shape is None or shape[0] * shape[1] != numbers or shape[1] not in (2, 3):
+        got = "nothing that says which" if shape is None else f"{shape[0]}x{shape[1]}"
         raise CheckpointError(
             f"{checkpoint.path}: an object has {numbers} keypoint numbers; expected a count times 2 (x, y) or 3 (x, y, "
-            f"visibility), got {'nothing that says which' if shape is None else f'{shape[0]}x{shape[1]}'}; give --keypoints"
+            f"visibility), got {got}; give --keypoints"
         )
     return None if shape == (17, 3) else KeypointSpec(count=shape[0], dims=shape[1])  # type: ignore[arg-type]
 
@@ -355,7 +357,8 @@ def _adjust_eps(
 def _notes(origin: Origin, names: tuple[str, ...], fit: _Fit, adjusted: int) -> tuple[str, ...]:
     notes = []
     if origin.part:
-        notes.append(f"only the {origin.part} of {fit.recipe.name}; start a training from it with --weights")
+        whole = "part of the" if origin.gaps else "the"
+        notes.append(f"only {whole} {origin.part} of {fit.recipe.name}; start a training from it with --weights")
     elif names == tuple(f"class{index}" for index in range(len(names))):
         notes.append("the file does not name its classes; give --names to do so")
     if any(_what(key).startswith("no effect") for key in fit.filled):

@@ -77,6 +77,7 @@ class TrainConfig:
     precision: Precision = "auto"
     channels_last: bool = True
     multi_scale: bool = False
+    autoanchor: bool = True  # replace anchors that do not reach the labels by fitted ones, for heads that have anchors
     freeze: int | tuple[int, ...] = 0  # first N layers, or exactly these
     frozen_bn_eval: bool = False  # keep the batch statistics of frozen layers fixed
     workers: int | None = None  # loader processes per rank; None chooses by the machine

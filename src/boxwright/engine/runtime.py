@@ -179,7 +179,8 @@ def _torchscript(path: Path, device: torch.device) -> tuple[Run, Mapping[str, st
     extra = {METADATA_FILE: ""}
     try:
         with quiet_tracer():
-            model: Any = torch.jit.load(str(path), map_location=device, _extra_files=extra)
+            load: Any = torch.jit.load
+            model = load(str(path), map_location=device, _extra_files=extra)
         metadata = json.loads(extra[METADATA_FILE] or "{}")
     except (RuntimeError, ValueError) as error:
         raise CheckpointError(f"{path}: damaged or no TorchScript file: {str(error).splitlines()[0]}") from error

@@ -129,8 +129,8 @@ class _Run:
                 with suppress(OSError):
                     self.folder.root.rmdir()  # only if it is empty: nothing began
             raise
-        # With the class weights as numbers: what is written down is what was trained with.
-        self.recipe = replace(self.recipe, criterion=parts.recipe.criterion)
+        # With class weights as numbers and fitted anchors: what is written down is what was trained with.
+        self.recipe = replace(self.recipe, criterion=parts.recipe.criterion, model=parts.recipe.model)
         if state is not None:
             check_resumable(changed_settings(state["recipe"], to_dict(self.recipe)))
             self.history = restore(state, parts.stepper)

@@ -89,12 +89,12 @@ def _difference(exported: ExportedModel, name: str, one: Tensor, other: Tensor) 
         raise ExportError(
             f"{exported.path}: output '{name}': expected shape {tuple(one.shape)}, got {tuple(other.shape)}"
         )
+    if not one.numel():
+        return Difference(name, 0.0, _limit(exported, name), 0, 0)
     off = (one - other).abs().nan_to_num(nan=torch.inf).flatten(1)
-    place = int(off.argmax()) if off.numel() else 0
-    image, inside = divmod(place, max(off.shape[1], 1))
-    values = max(one[0, 0].numel(), 1) if one.ndim > 2 and name != "prototypes" else max(one[0].numel(), 1)
-    largest = float(off.max()) if off.numel() else 0.0
-    return Difference(name, largest, _limit(exported, name), image, inside // values)
+    image, inside = divmod(int(off.argmax()), off.shape[1])
+    values = one[0, 0].numel() if one.ndim > 2 and name != "prototypes" else one[0].numel()
+    return Difference(name, float(off.max()), _limit(exported, name), image, inside // values)
 
 
 def _by_row(exported: ExportedModel, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[Difference]:

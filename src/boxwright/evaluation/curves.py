@@ -71,7 +71,7 @@ def _wishes(scene: Scene, measure: Measure) -> tuple[np.ndarray, np.ndarray]:
     if not len(scene.scores) or not len(scene.true_labels):
         return np.zeros(len(scene.scores), np.int64), np.full(len(scene.scores), -1.0)
     fits = (scene.labels[:, None] == scene.true_labels[None]) & measure.counted(scene)[None]
-    alike = np.where(fits, measure.similarity(scene), -1.0)
+    alike = np.where(fits, measure.similarity(scene, fits), -1.0)
     return alike.argmax(axis=1), alike.max(axis=1)
 
 

@@ -27,10 +27,10 @@ class Measure:
     kind: ObjectKind = "box"
     sigmas: tuple[float, ...] = ()  # tolerance of each keypoint, for "pose"
 
-    def similarity(self, scene: Scene) -> Float64[np.ndarray, "n m"]:
-        """Of every detection to every label, from 0 to 1."""
+    def similarity(self, scene: Scene, wanted: Bool[np.ndarray, "n m"] | None = None) -> Float64[np.ndarray, "n m"]:
+        """Of every detection to every label, from 0 to 1; `wanted` pairs at least: comparing masks takes long."""
         if self.kind == "mask":
-            return overlaps_of(scene.masks, scene.true_masks, scene.image_size)
+            return self._masks(scene, wanted)
         if self.kind == "pose":
             return self._keypoints(scene)
         if self.kind == "obb":
@@ -94,6 +94,16 @@ class Measure:
         if scene.true_areas is not None:
             return scene.true_areas
         return box_areas(scene.true_boxes) * (BODY_SHARE if self.kind == "pose" else 1.0)
+
+    def _masks(self, scene: Scene, wanted: np.ndarray | None) -> np.ndarray:
+        if wanted is None:
+            return overlaps_of(scene.masks, scene.true_masks, scene.image_size)
+        overlap = np.zeros(wanted.shape)
+        for column, mask in enumerate(scene.true_masks):
+            rows = np.flatnonzero(wanted[:, column])
+            found = [scene.masks[row] for row in rows]
+            overlap[rows, column] = overlaps_of(found, [mask], scene.image_size)[:, 0]
+        return overlap
 
     def _keypoints(self, scene: Scene) -> np.ndarray:
         if scene.keypoints is None or scene.true_keypoints is None:

@@ -59,6 +59,7 @@ def read_layer_table(table: Mapping[str, Any], scale: str | None = None) -> Dete
             args = (args[0], True, *args[2:])
         rows.append(TableRow(source=source, repeats=_depth(repeats, depth), block=block, args=args))
     source, _, name, args = lines[-1]
+    args = tuple(value for value in args if value != "anchors")  # they are a key of their own
     outputs = tuple(len(rows) + place if place < 0 else place for place in source)
     backbone = TableConfig(rows=tuple(rows), outputs=outputs)
     classes = _classes(table, args)
@@ -127,7 +128,7 @@ def _scaling(table: Mapping[str, Any], scale: str | None) -> tuple[str, tuple[fl
     chosen: Any = scale or table.get("scale")
     if not scales:
         widest = table.get("max_channels", math.inf)
-        return "", (table.get("depth_multiple", 1.0), table.get("width_multiple", 1.0), widest)
+        return "", (float(table.get("depth_multiple", 1.0)), float(table.get("width_multiple", 1.0)), float(widest))
     if chosen is None and len(scales) == 1:
         chosen = next(iter(scales))
     if chosen not in scales:
@@ -135,7 +136,7 @@ def _scaling(table: Mapping[str, Any], scale: str | None) -> tuple[str, tuple[fl
             f"scale: expected one of {', '.join(scales)}, got {chosen}; add the key, for example 'scale: n'"
         )
     depth, width, *widest = scales[chosen]
-    return chosen, (depth, width, widest[0] if widest else math.inf)
+    return chosen, (float(depth), float(width), float(widest[0]) if widest else math.inf)
 
 
 def _width(args: tuple[Any, ...], index: int, factor: float, widest: float) -> int:

@@ -82,7 +82,7 @@ class Letterbox:
         """
         _require(boxes, 5, "oriented boxes")
         gain_y, gain_x = self.gain
-        moved = _scaled_oriented(boxes, gain_x, gain_y)
+        moved: Oriented = _scaled_oriented(boxes, gain_x, gain_y)
         moved[..., 0] += self.left
         moved[..., 1] += self.top
         return moved
@@ -97,7 +97,8 @@ class Letterbox:
         placed: Oriented = _copy(boxes)
         placed[..., 0] -= self.left
         placed[..., 1] -= self.top
-        return _scaled_oriented(placed, 1 / gain_x, 1 / gain_y)
+        moved: Oriented = _scaled_oriented(placed, 1 / gain_x, 1 / gain_y)
+        return moved
 
 
 def letterbox(

@@ -79,7 +79,7 @@ def preset(
     """The recipe of a published model for a dataset's classes.
 
     Args:
-        name: one of `PRESETS`.
+        name: one of `PRESETS`, or the path of a YAML table of layers (`models/layer_table.py`).
         num_classes: of the dataset; None: that of the published weights (80, oriented 15, pose 1, images 1000).
         exclusive: every object has exactly one of the classes.
         keypoints: of a pose model; None: COCO's 17.
@@ -89,10 +89,17 @@ def preset(
     Raises:
         ConfigError: no preset has this name, or the family cannot do what is asked.
     """
+    asked = {
+        "num_classes": num_classes,
+        "exclusive": exclusive,
+        "keypoints": keypoints,
+        "attributes": tuple(attributes),
+        "imgsz": imgsz,
+    }
+    if name.endswith((".yaml", ".yml")):
+        return import_module("boxwright.presets.table").table(name, **asked)  # type: ignore[no-any-return]
     if name not in PRESETS:
         close = difflib.get_close_matches(name.lower(), PRESETS, n=3)
         hint = f"did you mean {' or '.join(close)}?" if close else f"known presets: {', '.join(PRESETS)}"
         raise ConfigError(f"{name}: unknown preset; {hint}")
-    return PRESETS[name](
-        num_classes=num_classes, exclusive=exclusive, keypoints=keypoints, attributes=tuple(attributes), imgsz=imgsz
-    )
+    return PRESETS[name](**asked)

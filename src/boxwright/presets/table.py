@@ -51,10 +51,10 @@ def table(path: str, **asked: Any) -> Recipe:
     assert isinstance(head, AnchorFreeConfig | AnchorBasedConfig)
     want = Asked(**{**asked, "task": _task(head), "num_classes": asked.get("num_classes") or head.num_classes})
     want.check(path, (want.task,))
-    shared = {"num_classes": want.classes, "exclusive": want.exclusive, "attributes": want.attributes}
+    shared: dict[str, Any] = {"num_classes": want.classes, "exclusive": want.exclusive, "attributes": want.attributes}
     if isinstance(head, AnchorBasedConfig):
-        parts = {"backbone": model.backbone, "neck": model.neck, "head": replace(head, **shared)}
-        return replace(anchor_recipe(file.stem, want, **parts), name=file.stem)  # type: ignore[arg-type]
+        parts: dict[str, Any] = {"backbone": model.backbone, "neck": model.neck, "head": replace(head, **shared)}
+        return replace(anchor_recipe(file.stem, want, **parts), name=file.stem)
     free = replace(head, **shared, keypoints=want.keypoints or head.keypoints)
     criterion = None
     if free.end_to_end:

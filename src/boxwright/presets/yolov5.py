@@ -18,6 +18,7 @@ from boxwright.models.backbones.csp import CSPConfig
 from boxwright.models.detector import DetectorConfig
 from boxwright.models.heads.anchor_based import P5_ANCHORS, AnchorBasedConfig, Anchors
 from boxwright.models.heads.branches import MaskConfig
+from boxwright.models.necks import NeckConfig
 from boxwright.models.necks.pan import PANConfig
 from boxwright.presets import SUFFIXES
 from boxwright.presets.dense import PROTOTYPE_BASE, Asked, family, with_attributes
@@ -131,7 +132,7 @@ def anchor_recipe(
     asked: Asked,
     *,
     backbone: BackboneConfig,
-    neck: PANConfig,
+    neck: NeckConfig,
     head: AnchorBasedConfig,
     side: int = 640,
 ) -> Recipe:

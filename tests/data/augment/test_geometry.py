@@ -149,7 +149,9 @@ def test_filter_asks_for_less_where_the_shape_is_known(part):
 def test_filter_forgets_keypoints_and_regions_outside():
     keypoints = np.array([[[5, 5, 2], [-1, 5, 2], [100, 5, 1], [0, 99, 1], [0, 0, 0]]], np.float32)
     regions = np.array([[-5, -5, 10, 10], [100, 0, 120, 10]], np.float32)
-    picture = picture_of([[0, 0, 50, 50]], [2500.0], keypoints=keypoints, ignore=regions, ignore_labels=np.array([3, 4]))
+    picture = picture_of(
+        [[0, 0, 50, 50]], [2500.0], keypoints=keypoints, ignore=regions, ignore_labels=np.array([3, 4])
+    )
 
     objects = keep_visible(picture, 1.0).objects
 

@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 # SPDX-FileCopyrightText: The boxwright authors
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
 
 from boxwright.config import from_dict, override, to_dict
-from boxwright.data.augment.pipeline import AugmentConfig, build_sample, sample_generator
-from boxwright.data.sample import Instances, Sample
+from boxwright.data.augment.pipeline import AugmentConfig, build_sample, pose_flip_message, sample_generator
+from boxwright.data.sample import DatasetHeader, Instances, Sample
 from boxwright.errors import ConfigError
 from boxwright.ops.letterbox import FILL
+from boxwright.vocabulary import KeypointSpec
 
 STILL = {"hsv_h": 0.0, "hsv_s": 0.0, "hsv_v": 0.0, "translate": 0.0, "scale": 0.0, "fliplr": 0.0, "mosaic": 0.0}
 SIZE = 128
@@ -140,3 +143,83 @@ def test_images_without_objects_pass():
 
     assert sample.instances.boxes.shape == (0, 4)
     assert sample.instances.labels.dtype == np.int64
+
+
+def outlined(index):
+    """One square at the left with an outline and two keypoints."""
+    image = np.full((128, 128, 3), 10 * index, np.uint8)
+    image[20:40, 10:30] = 200
+    outline = (np.array([(10, 20), (30, 20), (30, 40), (10, 40)], np.float32),)
+    keypoints = np.array([[[12, 30, 2], [28, 30, 2]]], np.float32)
+    return Sample(
+        image,
+        Instances(np.array([[10, 20, 30, 40]], np.float32), np.array([index]), (outline,), keypoints=keypoints),
+        index,
+    )
+
+
+def draw_outlined(spec=None, closed=False, **changes):
+    config = AugmentConfig(**{**STILL, **changes})
+    rng = sample_generator(0, 0, 3)
+    return build_sample(
+        outlined, 3, imgsz=SIZE, config=config, rng=rng, partners=[5], mosaic=not closed, keypoints=spec
+    )
+
+
+PAIRS, NO_PAIRS = KeypointSpec(count=2, flip=(1, 0)), KeypointSpec(count=2)
+
+
+def test_mirrored_keypoints_change_names():
+    assert draw_outlined(PAIRS, fliplr=1.0).instances.keypoints.tolist() == [[[100, 30, 2], [116, 30, 2]]]
+
+
+def test_without_pairs_nothing_is_mirrored():
+    sample = draw_outlined(NO_PAIRS, fliplr=1.0, copy_paste=1.0)
+
+    assert sample.instances.boxes.tolist() == [[10, 20, 30, 40]]
+    np.testing.assert_array_equal(sample.image, outlined(3).image)
+
+
+def test_copy_paste_shows_an_object_again():
+    mirrored = draw_outlined(PAIRS, copy_paste=1.0)
+    mixed = draw_outlined(copy_paste=1.0, copy_paste_mode="mixup")
+
+    assert mirrored.instances.boxes.tolist() == [[10, 20, 30, 40], [98, 20, 118, 40]]
+    assert mirrored.instances.keypoints[1].tolist() == [[100, 30, 2], [116, 30, 2]]
+    assert (mirrored.image[20:40, 98:118] == 200).all()
+    assert mixed.instances.labels.tolist() == [3]  # the other one lies exactly on this one
+
+
+def test_cutmix_shows_another_image():
+    config = AugmentConfig(**{**STILL, "cutmix": 1.0})
+    shown = [
+        build_sample(outlined, 3, imgsz=SIZE, config=config, rng=sample_generator(0, epoch, 3), partners=[5])
+        for epoch in range(20)
+    ]
+
+    assert any((sample.image == 50).any() for sample in shown)
+    for sample in shown:
+        assert (sample.image[20:40, 10:30] == 200).all()  # never over an object
+
+
+def test_closing_rests_all_mixing():
+    changes = {"copy_paste": 1.0, "cutmix": 1.0, "mixup": 1.0, "mosaic": 1.0}
+
+    np.testing.assert_array_equal(draw_outlined(closed=True, **changes).image, outlined(3).image)
+    assert draw_outlined(closed=True, **changes).instances.boxes.tolist() == [[10, 20, 30, 40]]
+
+
+def test_channels_change_places():
+    image = draw(3).image
+
+    np.testing.assert_array_equal(draw(3, bgr=1.0).image, image[..., ::-1])
+
+
+def test_missing_pairs_are_told_once_it_matters():
+    header = DatasetHeader("yolo", Path(), Path("data.yaml"), ("a",), (0,), {}, keypoints=NO_PAIRS)
+    paired = DatasetHeader("yolo", Path(), Path("data.yaml"), ("a",), (0,), {}, keypoints=PAIRS)
+
+    assert "data.yaml does not say which keypoints are left-right pairs" in pose_flip_message(header, AugmentConfig())
+    assert pose_flip_message(header, AugmentConfig(fliplr=0.0)) is None
+    assert pose_flip_message(header, AugmentConfig(), "detect") is None
+    assert pose_flip_message(paired, AugmentConfig()) is None

@@ -83,7 +83,7 @@ def erase(image: UInt8[np.ndarray, "h w 3"], rng: np.random.Generator) -> UInt8[
     height, width = image.shape[:2]
     for _ in range(TRIES):
         area = height * width * rng.uniform(*ERASED_AREA)
-        ratio = math.exp(rng.uniform(*(math.log(end) for end in ERASED_RATIO)))
+        ratio = math.exp(rng.uniform(math.log(ERASED_RATIO[0]), math.log(ERASED_RATIO[1])))
         h, w = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < h < height and 0 < w < width:
             top, left = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))

@@ -48,9 +48,7 @@ def paste_area(picture: Picture, other: Picture, areas: tuple[Window, ...]) -> P
     keep = np.flatnonzero(inside >= (MIN_VISIBLE_OUTLINED if outlined else MIN_VISIBLE))
     taken = cut(objects.take(keep), area)
     sides = taken.boxes[:, 2:].astype(np.float64) - taken.boxes[:, :2]
-    return Picture(
-        image, join_instances((picture.objects, taken)), np.concatenate((picture.areas, sides.prod(axis=1)))
-    )
+    return Picture(image, join_instances((picture.objects, taken)), np.concatenate((picture.areas, sides.prod(axis=1))))
 
 
 def _is_free(picture: Picture, area: Window) -> bool:

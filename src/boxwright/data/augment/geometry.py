@@ -84,9 +84,7 @@ def warp_image(image: UInt8[np.ndarray, "h w 3"], matrix: Matrix, size: int) -> 
     return warp_into(image, matrix, (size, size))
 
 
-def warp_into(
-    image: UInt8[np.ndarray, "h w 3"], matrix: Matrix, size: tuple[int, int]
-) -> UInt8[np.ndarray, "H W 3"]:
+def warp_into(image: UInt8[np.ndarray, "h w 3"], matrix: Matrix, size: tuple[int, int]) -> UInt8[np.ndarray, "H W 3"]:
     """`warp_image` into an output of `size` (h, w)."""
     half = np.eye(3)
     half[:2, 2] = 0.5

@@ -22,7 +22,7 @@ Area = tuple[float | int, float | int, float | int, float | int]  # px xyxy
 MovePoints = Callable[[np.ndarray], np.ndarray]  # (n, 2) px to (n, 2) px, float64
 
 
-def scaling(scale: tuple[float, float], shift: tuple[float, float] = (0.0, 0.0)) -> Matrix:
+def scaling(scale: tuple[float | int, float | int], shift: tuple[float | int, float | int] = (0, 0)) -> Matrix:
     """The matrix that multiplies x and y and then adds to them, px."""
     return np.array(((scale[0], 0, shift[0]), (0, scale[1], shift[1]), (0, 0, 1)), np.float64)
 
@@ -141,10 +141,14 @@ def cut(objects: Instances, area: Area) -> Instances:
     if is_plain(objects):
         return Instances(boxes, objects.labels) if keep.all() else Instances(boxes[keep], objects.labels[keep])
     changes: dict[str, Any] = {"boxes": boxes}
+    # A box may overlap the rectangle where the object itself does not.
     if objects.corners is not None:
         changes["corners"] = _cut_corners(objects.corners, area)
+        keep &= changes["corners"].any((1, 2))
     if objects.polygons is not None:
         changes["polygons"] = tuple(_cut_outline(outline, area) for outline in objects.polygons)
+        left = zip(objects.polygons, changes["polygons"], strict=True)
+        keep &= np.array([bool(after) or not before for before, after in left], np.bool_)
     return cut_rest(replace(objects, **changes), area).take(keep)
 
 
@@ -197,7 +201,8 @@ def clip_points(points: np.ndarray, area: Area) -> np.ndarray:
     if not _leaves(points, area):
         return points
     x1, y1, x2, y2 = area
-    return clip_polygon(points.astype(np.float64) - (x1, y1), x2 - x1, y2 - y1) + (x1, y1)
+    inside = clip_polygon(points.astype(np.float64) - (x1, y1), float(x2 - x1), float(y2 - y1))
+    return np.asarray(inside + np.array((x1, y1)))
 
 
 def _cut_outline(outline: Polygons, area: Area) -> Polygons:
@@ -209,5 +214,5 @@ def _cut_corners(corners: np.ndarray, area: Area) -> Float32[np.ndarray, "n 4 2"
     result = corners.astype(np.float32)
     for row in np.flatnonzero([_leaves(points, area) for points in corners]):
         inside = clip_points(corners[row], area)
-        result[row] = smallest_rectangle(inside) if len(inside) > 2 else box_corners((0, 0, 0, 0))
+        result[row] = smallest_rectangle(inside) if len(inside) > 2 else box_corners((0.0, 0.0, 0.0, 0.0))
     return result

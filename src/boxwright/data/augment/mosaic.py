@@ -94,9 +94,7 @@ def _on_canvas(layout: Layout, place: int) -> Instances:
     return cut(moved, (0, 0, layout.size, layout.size))
 
 
-def _render_canvas(
-    layout: Layout, matrix: Matrix, size: int
-) -> tuple[UInt8[np.ndarray, "s s 3"], list[Matrix | None]]:
+def _render_canvas(layout: Layout, matrix: Matrix, size: int) -> tuple[UInt8[np.ndarray, "s s 3"], list[Matrix | None]]:
     canvas = np.full((layout.size, layout.size, 3), FILL, np.uint8)
     for tile, (x, y) in zip(layout.tiles, layout.offsets, strict=True):
         height, width = tile.image.shape[:2]
@@ -106,9 +104,7 @@ def _render_canvas(
     return warp_image(canvas, matrix, size), [matrix] * len(layout.tiles)
 
 
-def _render_direct(
-    layout: Layout, matrix: Matrix, size: int
-) -> tuple[UInt8[np.ndarray, "s s 3"], list[Matrix | None]]:
+def _render_direct(layout: Layout, matrix: Matrix, size: int) -> tuple[UInt8[np.ndarray, "s s 3"], list[Matrix | None]]:
     """Resizes each tile's visible part into place; returns how each tile moved, None where nothing of it is seen.
 
     Deviation: the edges of a tile snap to whole pixels, so it moves by less than 1 px plus one source pixel against the

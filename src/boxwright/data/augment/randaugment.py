@@ -28,7 +28,7 @@ Pixels = UInt8[np.ndarray, "h w 3"]
 Change = Callable[[Pixels, float], Pixels]  # strength from -1 to 1; those without direction take its size
 
 
-def rand_augment(image: Pixels, rng: np.random.Generator, *, changes: int = CHANGES, strength: float = STRENGTH
+def rand_augment(image: Pixels, rng: np.random.Generator, *, changes: int = CHANGES, strength: float | int = STRENGTH
                  ) -> Pixels:  # fmt: skip
     """The RGB image after `changes` random operations at `strength` of 30, each either way; the argument is kept."""
     names = tuple(OPERATIONS)
@@ -39,7 +39,7 @@ def rand_augment(image: Pixels, rng: np.random.Generator, *, changes: int = CHAN
     return image
 
 
-def _affine(image: Pixels, matrix: list[list[float]]) -> Pixels:
+def _affine(image: Pixels, matrix: list[list[float | int]]) -> Pixels:
     """The image moved about its centre by a 2x3 matrix, grey outside."""
     height, width = image.shape[:2]
     whole = np.array([*matrix, [0.0, 0.0, 1.0]])

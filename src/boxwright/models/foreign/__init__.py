@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: The boxwright authors
 """Checkpoints of other code bases: read without running them, recognised, and their tensors under our names.
 
-`machine` and `archive` read files, `checkpoint` finds the tensors, one file per naming recognises a network and maps its
-keys. May import what `models` may. Add a naming: a file with `recognise` and `keys`, and its line in `NAMINGS`.
+`machine` and `archive` read files, `checkpoint` finds the tensors, one file per naming recognises a network and maps
+its keys. May import what `models` may. Add a naming: a file with `recognise` and `keys`, and its line in `NAMINGS`.
 Must never happen here: running or importing what a file asks for, or guessing a tensor that does not fit.
 """
 

@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: The boxwright authors
 """Files of `torch.save` as tensors and plain values, read without running anything that is in them.
 
-Both forms: the zip archive (torch 1.6 and later) and the plain stream before it. Numbers in the file are checked against
-what the file holds before any memory is taken for them.
+Both forms: the zip archive (torch 1.6 and later) and the plain stream before it. Numbers in the file are checked
+against what the file holds before any memory is taken for them.
 """
 
 import re

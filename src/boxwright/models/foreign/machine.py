@@ -2,9 +2,9 @@
 # SPDX-FileCopyrightText: The boxwright authors
 """A reader of the pickle format that can only make plain values: it looks up no code and calls none.
 
-A pickle is a program for a small stack machine. This one knows the instructions that build numbers, text and containers.
-A name that the file asks for is looked up in a table the caller gives, never imported; a name that is not there ends the
-reading. Objects of a few named packages become a `Record`: their class's name and their attributes, nothing else.
+A pickle is a program for a small stack machine. This one knows the instructions that build numbers, text and
+containers. A name that the file asks for is looked up in a table the caller gives, never imported; a name that is not
+there ends the reading. Objects of a few named packages become a `Record`: their class's name and their attributes.
 
 Source: the format as Python documents it, https://docs.python.org/3/library/pickletools.html
 """
@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BufferedIOBase
-from typing import Any
+from typing import IO, Any, cast
 
 MOST_INSTRUCTIONS = 10_000_000  # the largest published checkpoint has some 300 000
 _MARK = object()
@@ -70,7 +70,7 @@ class Reader:
         """
         stack = _Stack(self)
         try:
-            for count, (instruction, argument, _) in enumerate(pickletools.genops(file)):
+            for count, (instruction, argument, _) in enumerate(pickletools.genops(cast("IO[bytes]", file))):
                 if count > MOST_INSTRUCTIONS:
                     raise DamagedError(f"more than {MOST_INSTRUCTIONS} instructions")
                 if instruction.name == "STOP":

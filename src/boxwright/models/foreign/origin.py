@@ -18,6 +18,7 @@ class Origin:
     anchors: tuple[tuple[tuple[float, float], ...], ...] = ()  # by level, (width, height) in cells
     layers: int = 0  # of the published table, with the head
     eps: float = 1e-3  # of batch norms, where the file does not say
+    gaps: bool = False  # parts of our network may have no counterpart
     part: str = ""  # "backbone" where the file holds no detector
 
     @property

@@ -71,8 +71,8 @@ def recognise(checkpoint: Checkpoint) -> Origin | None:
     family = _family(last, layers)
     if family is None:
         raise CheckpointError(
-            f"{checkpoint.path}: names its tensors like YOLOv5, v8, v10, 11, 26 or RT-DETR, but its head, layer {last}, "
-            f"is none of these: it has {', '.join(sorted({name.split('.')[0] for name in head})[:8])}"
+            f"{checkpoint.path}: names its tensors like YOLOv5, v8, v10, 11, 26 or RT-DETR, but its head, layer "
+            f"{last}, is none of these: it has {', '.join(sorted({name.split('.')[0] for name in head})[:8])}"
         )
     task = _task(head, family)
     return Origin(
@@ -114,7 +114,7 @@ def _family(last: int, layers: Mapping[int, Mapping[str, Tensor]]) -> str | None
         return "yolov5"
     if "linear.weight" in head:
         return {9: "yolov8", 10: "yolo11"}.get(last)
-    if not any(name.startswith("cv2.") or name.startswith("one2one_cv2.") for name in head):
+    if not any(name.startswith(("cv2.", "one2one_cv2.")) for name in head):
         return None
     tenth = layers.get(10, {})
     if any(name.startswith("m.0.attn.") for name in tenth):
