@@ -38,7 +38,6 @@ from boxwright.engine.verify import DRAWN, Difference, compare, drawn_images
 from boxwright.errors import CheckpointError, ConfigError
 from boxwright.evaluation.result import EvaluationResult
 from boxwright.losses.criterion import Criterion
-from boxwright.models.detector import Detector
 from boxwright.models.weights import load_weights, read_metadata
 from boxwright.presets import PRESETS, preset
 from boxwright.results import Detections

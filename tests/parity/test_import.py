@@ -5,8 +5,8 @@
 import importlib.util
 
 import pytest
-
 from benchmarks.parity_import import CASES, LIMIT, differences
+
 from boxwright.presets import PRESETS
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]

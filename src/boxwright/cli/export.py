@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from boxwright.engine.verify import Difference
 
 
+METRICS = ("ap50", "ap50_95", "top1", "top5")  # whose change is shown
+
+
 class FormatName(StrEnum):
     """The formats that are written."""
 
@@ -74,9 +77,10 @@ def _verify(model: "Model", exported: "Model", data: Path | None) -> None:
         say(_line(found))
     expect_equal(exported.detector, differences)
     if data is not None:
-        before, after = (one.validate(data).result.metrics for one in (model, exported))
+        side = exported.detector.imgsz
+        before, after = (one.validate(data, imgsz=side).result.metrics for one in (model, exported))
         for name in before:
-            if name in after:
+            if name.rpartition("/")[2] in METRICS and name in after:
                 say(f"{name}: {before[name]:.5f} to {after[name]:.5f}, change {after[name] - before[name]:+.5f}")
 
 

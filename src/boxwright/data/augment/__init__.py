@@ -3,8 +3,8 @@
 """Room card: augmentation of training samples (numpy and OpenCV, no torch).
 
 Lives here: how one training sample is drawn. `geometry` (one 3x3 matrix moves pixels), `instances` (and all that labels
-tell), `mosaic` (tiles and mixup), `copy_paste`, `cutmix`, `color` (HSV), `pipeline` (`AugmentConfig` and the order of the
-steps); `classify` and `randaugment` for whole-image labels.
+tell), `mosaic` (tiles and mixup), `copy_paste`, `cutmix`, `color` (HSV), `pipeline` (`AugmentConfig` and the order of
+the steps); `classify` and `randaugment` for whole-image labels.
 May import: `boxwright.ops.letterbox`, `boxwright.data.sample`, `boxwright.data.raster`, `boxwright.data.policy`,
 `boxwright.data.formats.shapes`, `boxwright.config`, `boxwright.vocabulary`, `boxwright.errors`.
 To add one more: a function that takes the image, the points and a `numpy.random.Generator` in its file, a field in

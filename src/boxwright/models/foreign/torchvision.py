@@ -21,7 +21,7 @@ _FAMILIES: Mapping[str, tuple[str, tuple[str, ...], tuple[str, ...], float]] = {
     "mobilenetv3": ("features.1.block.0.0.weight", ("features.",), ("features.12.",), 1e-3),
     "shufflenetv2": ("stage2.0.branch1.0.weight", ("conv1.", "stage2.", "stage3.", "stage4."), (), 1e-5),
 }
-_RESNETS = {(2, 2, 2, 2): 18, (3, 4, 6, 3): 34, (3, 4, 23, 3): 101}  # blocks of each stage
+_RESNETS: Mapping[tuple[int, ...], int] = {(2, 2, 2, 2): 18, (3, 4, 6, 3): 34, (3, 4, 23, 3): 101}  # blocks
 _RESNET_50 = (3, 4, 6, 3)  # with three convolutions in a block
 _RESNET_EPS = 1e-5
 _RESIDUAL: Rules = {
