@@ -37,8 +37,9 @@ format: $(INSTALLED)  ## apply the formatter and the safe lint fixes
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-docs: $(INSTALLED)  ## one page with pictures for every assigner and loss term, into docs/losses
+docs: $(INSTALLED)  ## pages and pictures of every assigner and loss term, sizes of the models, pictures of the tasks
 	$(VENV)/bin/python docs/build_losses.py
+	$(VENV)/bin/python docs/build_models.py
 
 bench-peer: $(PEER)/.installed  ## a second environment with the packages that benchmarks compare with (AGPL, GPL; only ever run)
 

@@ -23,6 +23,7 @@ from boxwright.cli.demo import FULL, QUICK
 from boxwright.cli.progress import BarListener, PlainListener, epoch_cells, make_listener, values_text
 from boxwright.engine.logs import counted_stage
 from boxwright.errors import BoxwrightError, ConfigError, DataError
+from boxwright.presets import PRESETS
 
 ANSWER_WITHIN = 0.5  # seconds that --help and version may take
 ATTEMPTS = 3  # the fastest counts: a first start may read files from the disk
@@ -116,7 +117,7 @@ def test_version_names_the_package_and_its_main_dependencies(call):
 
 def test_help_lists_every_command(call):
     _, text = call("--help")
-    for name in ("train", "val", "predict", "recipe", "check", "data", "demo", "version"):
+    for name in ("train", "val", "predict", "export", "import", "recipe", "check", "data", "demo", "version"):
         assert re.search(rf"│ {name}\s", text), name
 
 
@@ -214,8 +215,16 @@ def test_recipe_takes_the_classes_from_the_dataset(call, scenes):
     assert tree["data"]["source"] == str(scenes)
 
 
-def test_recipe_without_a_name_lists_the_presets(call):
-    assert call("recipe")[1].split() == ["yolov8n", "yolov8s", "yolov8m", "yolov8l", "yolov8x"]
+def test_recipe_without_a_name_lists_every_preset_by_family_and_task(call):
+    lines = call("recipe")[1].splitlines()
+    named = [name for line in lines if line.startswith(" ") for name in line.partition(":")[2].split()]
+    assert sorted(named) == sorted(PRESETS)
+    assert lines[:3] == [
+        "yolov8",
+        "  detect:   yolov8n yolov8s yolov8m yolov8l yolov8x",
+        "  segment:  yolov8n-seg yolov8s-seg yolov8m-seg yolov8l-seg yolov8x-seg",
+    ]
+    assert call("recipe", "--list")[1].splitlines() == lines
 
 
 # --- check and data draw

@@ -4,7 +4,6 @@
 
 import os
 import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -62,15 +61,59 @@ def test_the_first_python_block_has_about_ten_lines():
     assert len(lines) <= 10
 
 
+# What the lines speak of and a reader brings along.
+PREPARE = """
+import re, torch
+from pathlib import Path
+from boxwright.models.foreign.naming import layer_prefixes, published_keys
+from boxwright.models.foreign.yolo import RULES
+from boxwright.presets import preset
+
+page = Path({page!r}).read_text(encoding="utf-8")
+Path("mine-n.yaml").write_text(re.search(r"^```yaml\\n(.*?)^```", page, re.MULTILINE | re.DOTALL)[1])
+network = preset("yolov8n", num_classes=3).model.build()
+own = network.state_dict()
+names = published_keys(network, layer_prefixes(network, network.layers), RULES)
+state = {{theirs: own[key].reshape(1, -1, 1, 1) if "dfl" in theirs else own[key] for key, theirs in names.items()}}
+torch.save({{"model": state, "names": ["cat", "square", "dog"]}}, "yolov8n.pt")
+"""
+# All lines in one process: each alone would spend most of its time on imports.
+RUN = """
+import shlex, sys
+from boxwright.cli.app import app
+for line in {lines!r}:
+    print(">>>", line, flush=True)
+    try:
+        app(shlex.split(line)[1:])
+    except SystemExit as end:
+        assert not end.code, line
+"""
+
+
 def test_the_command_lines_run_one_after_the_other(tmp_path):
     lines = [shortened(line) for line in commands("boxwright")]
-    assert len(lines) >= 6
-    for line in lines:
-        words = [sys.executable, "-m", *shlex.split(line)]
-        environment = {**os.environ, "COLUMNS": "160"}
-        result = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False, env=environment)
-        assert result.returncode == 0, f"{line}\n{result.stdout}\n{result.stderr}"
+    assert len(lines) >= 18
+    code = PREPARE.format(page=str(ROOT / "docs" / "models.md")) + RUN.format(lines=lines)
+    environment = {**os.environ, "COLUMNS": "160"}
+    words = [sys.executable, "-c", code]
+    result = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False, env=environment)
+    assert result.returncode == 0, f"{result.stdout[-3000:]}\n{result.stderr[-3000:]}"
     assert (tmp_path / "runs" / "predict" / "detections.json").is_file()
+    assert (tmp_path / "shapes-coco" / "annotations" / "instances_train.json").is_file()
+    assert "boxes: largest difference" in result.stdout
+    assert "355 of 355 tensors used, 0 left" in result.stdout
+    assert "class rows copied by name" in result.stdout + result.stderr
+
+
+def test_the_table_of_families_names_presets_and_every_family():
+    from boxwright.presets import PRESETS, families
+
+    table = README.partition("| family |")[2].partition("\n\n")[0]
+    named = re.findall(r"`([\w-]+)`", table)
+    assert set(named) <= set(PRESETS)
+    for family, tasks in families().items():
+        for task, names in tasks.items():
+            assert set(named) & set(names), f"{family}, {task}"
 
 
 def test_the_make_commands_exist():

@@ -28,7 +28,7 @@ from boxwright.engine.importing import import_checkpoint as run_import
 from boxwright.engine.logs import Listener, counted_stage
 from boxwright.engine.precision import choose_device, default_workers
 from boxwright.engine.predictor import Predictor
-from boxwright.engine.recipe import Recipe
+from boxwright.engine.recipe import AnyCriterion, Recipe
 from boxwright.engine.runfolder import free_folder
 from boxwright.engine.runtime import ExportedModel, is_exported, load_exported
 from boxwright.engine.trainer import Trainer
@@ -147,6 +147,10 @@ def train(
         chosen = _chosen(model, data, settings, keywords)
         folder = free_folder(RUNS / chosen.name) if out is None else Path(out)
     start = None if weights is None else weights_of(Path(weights))
+    if start is not None and is_exported(start):
+        raise CheckpointError(
+            f"{start}: an exported file cannot be trained on; expected the weights (.safetensors) it was made of"
+        )
     result = Trainer(chosen, folder, listener=listener, resume=resume is not None, weights=start).fit()
     return Run(result.folder, result.metrics, result.best_epoch, result.evaluation)
 
@@ -169,7 +173,7 @@ class Model:
         return self.recipe.vocabulary(self.names, self.class_ids)
 
     @property
-    def criterion(self) -> Criterion:
+    def criterion(self) -> AnyCriterion:
         """The loss it was trained with."""
         return self.recipe.criterion
 
@@ -261,7 +265,8 @@ class Model:
         if header.names != self.names:
             raise ConfigError(
                 f"{header.source}: expected the {len(self.names)} classes of {self.path} ({_few(self.names)}), "
-                f"got {len(header.names)} ({_few(header.names)})"
+                f"got {len(header.names)} ({_few(header.names)}); measure on a dataset of these classes, or train on "
+                "this one from these weights (--weights): rows of classes of the same name are kept"
             )
         expect_labels(self.recipe, header)
 
@@ -284,15 +289,32 @@ def load(path: str | Path) -> Model:
     if missing:
         raise CheckpointError(f"{file}: its metadata lack {', '.join(missing)}; expected weights written by boxwright")
     found = from_yaml(Recipe, metadata["recipe"], source=str(file))
+    names, class_ids = (_listed(file, metadata, key, found.num_classes) for key in ("names", "class_ids"))
     detector = found.model.build()
     load_weights(detector, file, strict=True)
     return Model(
         detector=detector.eval(),
         recipe=found,
-        names=tuple(json.loads(metadata["names"])),
-        class_ids=tuple(json.loads(metadata["class_ids"])),
+        names=tuple(map(str, names)),
+        class_ids=tuple(map(int, class_ids)),
         path=file,
         epoch=int(metadata.get("epoch", 0)),
+    )
+
+
+def _listed(file: Path, metadata: Mapping[str, str], key: str, classes: int) -> list[Any]:
+    """What a weights file says about each of its classes."""
+    try:
+        found = json.loads(metadata[key])
+    except json.JSONDecodeError:
+        found = None
+    kind = str if key == "names" else int
+    if isinstance(found, list) and len(found) == classes and all(isinstance(one, kind) for one in found):
+        return found
+    got = f"{len(found)} of them" if isinstance(found, list) else metadata[key][:40]
+    raise CheckpointError(
+        f"{file}: {key}: expected a list of {classes}, one for each class of its model, got {got}; the file is damaged "
+        "or was written by something else, use another checkpoint"
     )
 
 

@@ -252,3 +252,32 @@ def test_class_rows_move_by_name_into_other_class_lists(tmp_path):
     key = "head.class_branches.0.2.bias"
     assert key in report.remapped
     assert torch.equal(other.state_dict()[key], network.state_dict()[key][[2, 0]])
+
+
+@pytest.mark.parametrize(("name", "count"), [("yolov8n-cls", 26), ("yolov8n", 0)])
+def test_the_epsilon_of_published_classifiers_moves_into_the_variance(tmp_path, name, count):
+    """Theirs is 1e-5, ours 1e-3 everywhere: outputs stay what they were, and the report says so."""
+    _, network = built(name)
+    for part in network.modules():
+        if isinstance(part, torch.nn.BatchNorm2d):
+            part.running_var.uniform_(1e-3, 1e-2)  # small: the epsilon shows
+    report = imported(saved(tmp_path / "m.pt", renamed(network)), tmp_path / "ours.safetensors")
+
+    assert any(f"{count} batch norms have another epsilon than ours" in note for note in report.notes) == bool(count)
+    assert not any("epsilon" in note for note in report.notes) or count
+    model, image = api.load(tmp_path / "ours.safetensors").detector, torch.rand(1, 3, 64, 64)
+    norms = [part for part in model.modules() if isinstance(part, torch.nn.BatchNorm2d)]
+    assert {part.eps for part in norms} == {1e-3}
+    theirs = network.eval()
+    ours = theirs.state_dict()
+    if count:
+        for part in theirs.modules():
+            if isinstance(part, torch.nn.BatchNorm2d):
+                part.eps = 1e-5
+        key = "backbone.layers.0.bn.running_var"
+        assert torch.allclose(model.state_dict()[key], ours[key] + 1e-5 - 1e-3, rtol=1e-5)
+    with torch.no_grad():
+        wanted, found = theirs.double()(image.double()), model.double()(image.double())
+    wanted, found = (x.logits if count else x.final.logits for x in (wanted, found))
+    assert torch.allclose(wanted, found, atol=1e-4)
+    assert wanted.std() > 0

@@ -243,3 +243,22 @@ def test_numbered_checkpoints_on_request(tiny_recipe, tmp_path):
 
     names = sorted(path.name for path in (tmp_path / "run" / "weights").iterdir())
     assert names == ["best.safetensors", "epoch-0002.safetensors", "last.safetensors"]
+
+
+def test_epochs_that_were_not_looked_at_lose_no_patience(tiny_recipe, tmp_path):
+    recipe = tiny_recipe("train.epochs=4", "train.patience=2", "train.val_every=100")
+
+    result = Trainer(recipe, tmp_path / "run").fit()
+
+    assert result.best_epoch == 4
+    assert (tmp_path / "run" / "weights" / "best.safetensors").is_file()
+
+
+def test_somebody_may_look_on_after_every_epoch(tiny_recipe, tmp_path):
+    seen = []
+
+    Trainer(tiny_recipe("train.epochs=2"), tmp_path / "run", look_on=seen.append).fit()
+
+    assert [view.epoch for view in seen] == [1, 2]
+    assert seen[0].folder == tmp_path / "run"
+    assert seen[0].records.split == "val"

@@ -14,12 +14,15 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from boxwright.config import replace
 from boxwright.errors import CheckpointError
 from boxwright.models.backbones.csp import CSPConfig
+from boxwright.models.classifier import ClassifierConfig
 from boxwright.models.detector import Detector, DetectorConfig
 from boxwright.models.heads.anchor_based import AnchorBasedConfig
 from boxwright.models.heads.anchor_free import AnchorFreeConfig
 from boxwright.models.heads.branches import MaskConfig
+from boxwright.models.heads.query import QueryConfig
 from boxwright.models.necks.pan import PANConfig
 from boxwright.models.weights import load_weights, read_metadata, read_state, replace_atomically, save_weights
 
@@ -288,3 +291,60 @@ def test_anchors_are_the_configs_and_never_the_files(tmp_path):
 
     assert model.head.anchors[0, 0].tolist() == [1.25, 1.25]
     assert torch.equal(model.head.level_convs[0].bias, source.head.level_convs[0].bias)
+
+
+TINY = {"backbone": CSPConfig(widths=(4, 4, 4, 4, 4)), "neck": PANConfig(widths=(4, 4, 4))}
+ANCHORS = tuple(((side, side), (2 * side, side)) for side in (10.0, 40.0, 160.0))
+QUERY = QueryConfig(num_classes=3, width=8, heads=2, layers=2, hidden=8, queries=4)
+# Every kind of head, and the classifier.
+HEADS = {
+    "anchor free, full": DetectorConfig(**TINY, head=AnchorFreeConfig(num_classes=3, class_branch="full")),
+    "anchor free, light": DetectorConfig(**TINY, head=AnchorFreeConfig(num_classes=3, class_branch="light")),
+    "end to end": DetectorConfig(**TINY, head=AnchorFreeConfig(num_classes=3, end_to_end=True)),
+    "anchor based": DetectorConfig(**TINY, head=AnchorBasedConfig(num_classes=3, anchors=ANCHORS)),
+    "anchor based, masks": DetectorConfig(
+        **TINY,
+        head=AnchorBasedConfig(num_classes=3, anchors=ANCHORS, masks=MaskConfig(count=2, hidden=4, upsample="nearest")),
+    ),
+    "queries": DetectorConfig(**TINY, head=QUERY),
+    "queries, padding row": DetectorConfig(**TINY, head=replace(QUERY, padding_row=True)),
+    "classifier": ClassifierConfig(backbone=TINY["backbone"], hidden=8, num_classes=3),
+}
+# Axis of classes -> where each class stands on it: written out by hand.
+PLACES = {
+    3: [[0], [1], [2]],  # nothing but classes
+    4: [[0], [1], [2]],  # and a padding row
+    2 * 8: [[5, 13], [6, 14], [7, 15]],  # two anchors of box, objectness, classes
+    2 * 10: [[5, 15], [6, 16], [7, 17]],  # and two mask coefficients
+}
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_rows_of_every_head_follow_their_class_names(tmp_path, kind):
+    """[a, b, c] into [c, d, a], of the same number: nothing may go by position."""
+    source, model = HEADS[kind].build(), HEADS[kind].build()
+    with torch.no_grad():
+        for network in (source, model):  # fresh rows may be equal
+            for tensor in (network.state_dict()[name] for name in network.class_rows):
+                tensor.normal_()
+    file = tmp_path / "w.safetensors"
+    save_weights(file, source.state_dict(), {"names": json.dumps(["a", "b", "c"])})
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+
+    report = load_weights(model, file, strict=False, names=["c", "d", "a"])
+
+    given, taken = source.state_dict(), model.state_dict()
+    assert set(report.remapped) == set(model.class_rows)
+    assert not report.mismatched
+    for name in model.class_rows:
+        a, b, c = PLACES[len(taken[name])]
+        assert torch.equal(taken[name][a], given[name][c]), name  # first is c
+        assert torch.equal(taken[name][b], before[name][b]), name  # d is new
+        assert torch.equal(taken[name][c], given[name][a]), name  # last is a
+        others = [row for row in range(len(taken[name])) if row not in {*a, *b, *c}]
+        assert torch.equal(taken[name][others], given[name][others]), name
+    ends = [name for name in taken if "label_embedding" in name or name.endswith("linear.weight")]
+    assert set(ends) <= set(model.class_rows)
+    assert len(model.class_rows) == {"classifier": 2, "end to end": 12, "queries": 7, "queries, padding row": 7}.get(
+        kind, 6
+    )

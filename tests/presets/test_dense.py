@@ -119,8 +119,6 @@ def test_keypoints_of_the_dataset():
 
     assert recipe.model.head.keypoints == own
     assert recipe.criterion.rules["main"].terms["pose"].term.sigmas == (0.1, 0.2)
-    assert recipe.augment.fliplr == 0.0  # nobody says which keypoint is whose mirror image
-    assert preset("yolo11n-pose").augment.fliplr == 0.5
     assert recipe.vocabulary(("thing",)).keypoints == own
 
 

@@ -20,17 +20,16 @@ STILL = (
     "augment.hsv_v=0",
     "train.warmup_epochs=2",
     "train.warmup_floor=0",
-    "train.nominal_batch=8",
-    "train.ema_warmup=20",
+    "train.nominal_batch=2",  # also the batch: the batch statistics follow the weights over some 250 steps
     "train.val_every=1000",
     "evaluation.plots=false",
 )
 CASES = {
     "detect": ("yolov8n", "box/ap50", 120),
-    "segment": ("yolov8n-seg", "mask/ap50", 120),
-    "pose": ("yolov8n-pose", "pose/ap50", 150),
-    "obb": ("yolov8n-obb", "obb/ap50", 150),
-    "classify": ("yolov8n-cls", "top1", 60),
+    "segment": ("yolov8n-seg", "mask/ap50", 110),
+    "pose": ("yolov8n-pose", "pose/ap50", 120),
+    "obb": ("yolov8n-obb", "obb/ap50", 120),
+    "classify": ("yolov8n-cls", "top1", 50),
 }
 
 
@@ -42,7 +41,7 @@ def fitted(preset, task, tmp_path, *, epochs, imgsz=128, settings=(), **keywords
         out=tmp_path / "run",
         epochs=epochs,
         imgsz=imgsz,
-        batch=8,
+        batch=2,
         settings=[*STILL, *settings],
         **keywords,
     )
@@ -55,7 +54,7 @@ def test_eight_images_are_learned_by_heart(task, tmp_path):
     preset, metric, epochs = CASES[task]
     began = time.monotonic()
 
-    metrics = fitted(preset, task, tmp_path, epochs=epochs, settings=["train.lr0=0.002"])
+    metrics = fitted(preset, task, tmp_path, epochs=epochs, settings=["train.lr0=0.001"])
 
     assert metrics[metric] >= 0.95, metrics
     assert time.monotonic() - began < 120

@@ -19,10 +19,6 @@ if TYPE_CHECKING:
     from boxwright.engine.logs import Listener
 
 MANY = 50  # problems shown before the rest is only counted
-SOURCE_HELP = (
-    "Dataset of any format: a YOLO data.yaml or folder, Pascal VOC, COCO JSON (file or folder), DOTA, a folder of "
-    "images by class, WIDER FACE, CrowdHuman."
-)
 
 
 def check(
@@ -217,7 +213,7 @@ class PersonBox(StrEnum):
 
 
 def convert(
-    source: Annotated[Path, typer.Argument(metavar="SRC", help=SOURCE_HELP)],
+    source: Annotated[Path, typer.Argument(metavar="SRC", help=DATA_HELP)],
     destination: Annotated[Path, typer.Argument(metavar="DST", help="New folder.")],
     to: Annotated[FormatName, typer.Option("--to", help="Format to write.")],
     task: Annotated[

@@ -4,6 +4,7 @@
 
 import time
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,12 +13,23 @@ import typer
 from boxwright.cli.options import Device
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from boxwright.engine.logs import Listener
 
 PRESET = "yolov8n"
-IMGSZ = 192  # px; small enough for two CPU cores, large enough for shapes of 9 % of the side
 BATCH = 8  # also the nominal batch: one optimizer step per small batch, which a short run needs
 SEED = 0
+
+
+class DemoTask(StrEnum):
+    """What the demo shows."""
+
+    DETECT = "detect"
+    SEGMENT = "segment"
+    POSE = "pose"
+    OBB = "obb"
+    CLASSIFY = "classify"
 
 
 @dataclass(frozen=True)
@@ -27,21 +39,28 @@ class Size:
     train: int  # scenes
     val: int  # held-out scenes
     epochs: int
+    imgsz: int = 192  # px; small enough for two CPU cores, large enough for shapes of 9 % of the side
     settings: tuple[str, ...] = ()
 
 
 # A recipe is made for hundreds of epochs. For a few minutes: new scenes instead of moved ones (drawing is cheap, and a
-# scene shows several objects anyway), a short warm-up, and a larger class gain because shapes are easy to find and hard
-# to tell apart.
+# scene shows several objects anyway), and a short warm-up.
 SHORT_RUN = (
     "augment.mosaic=0.0",
     "augment.scale=0.0",
     "augment.translate=0.0",
     "train.lr0=0.001",
     "train.warmup_epochs=0.3",
-    "criterion.rules.main.terms.cls.gain=3",
 )
-FULL = Size(train=5400, val=120, epochs=2, settings=SHORT_RUN)  # 10 800 images seen
+# A larger class gain where shapes are easy to find and hard to tell apart.
+HARD_CLASSES = "criterion.rules.main.terms.cls.gain=3"
+FULL = {
+    DemoTask.DETECT: Size(train=5400, val=120, epochs=2, settings=(*SHORT_RUN, HARD_CLASSES)),  # 10 800 images seen
+    DemoTask.SEGMENT: Size(train=4000, val=120, epochs=2, settings=(*SHORT_RUN, HARD_CLASSES)),
+    DemoTask.POSE: Size(train=4000, val=120, epochs=2, settings=SHORT_RUN),
+    DemoTask.OBB: Size(train=4000, val=120, epochs=2, settings=(*SHORT_RUN, HARD_CLASSES)),
+    DemoTask.CLASSIFY: Size(train=4000, val=200, epochs=4, imgsz=96, settings=("train.lr0=0.001", "augment.scale=0.2")),
+}
 # Shows that everything runs, learns nothing.
 QUICK = Size(train=48, val=12, epochs=2, settings=("augment.close_mosaic=1",))
 
@@ -50,6 +69,7 @@ def demo(
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Folder of the demo; a new one under runs/.")
     ] = None,
+    task: Annotated[DemoTask, typer.Option("--task", help="What to learn.")] = DemoTask.DETECT,
     quick: Annotated[
         bool, typer.Option("--quick", help="A few images and epochs only: shows the way, not the result.")
     ] = False,
@@ -65,22 +85,23 @@ def demo(
     from boxwright.cli.progress import duration, make_listener
     from boxwright.cli.tables import class_results
     from boxwright.engine.runfolder import free_folder
+    from boxwright.presets import SUFFIXES
 
     began = time.monotonic()
-    size = QUICK if quick else FULL
+    size = QUICK if quick else FULL[task]
     folder = out or free_folder(api.RUNS / "demo")
     listener = make_listener()
-    data = _draw(folder / "scenes", size, listener)
+    data = _draw(folder / "scenes", size, task, listener)
     say(f"drew {size.train} training and {size.val} held-out scenes: {data}")
 
     run = api.train(
-        PRESET,
+        PRESET + SUFFIXES[task.value],
         data=data,
         out=folder / "run",
         listener=listener,
         settings=[*size.settings, f"train.nominal_batch={BATCH}"],
         epochs=size.epochs,
-        imgsz=IMGSZ,
+        imgsz=size.imgsz,
         batch=BATCH,
         seed=SEED,
         device=device,
@@ -92,10 +113,22 @@ def demo(
     for name in sorted(path.name for path in run.folder.iterdir() if path.suffix in (".png", ".jpg")):
         say(f"  {name}")
     took = duration(time.monotonic() - began)
-    say(f"box mAP50 {found.total.ap50:.3f}, mAP50-95 {found.total.ap50_95:.3f}, in {took}", style="bold")
+    say(f"{_scores(found.metrics)}, in {took}", style="bold")
 
 
-def _draw(folder: Path, size: Size, listener: "Listener") -> Path:
+def _scores(metrics: "Mapping[str, float]") -> str:
+    """The numbers that the task is about, in words."""
+    if "top1" in metrics:
+        return f"top-1 {metrics['top1']:.3f}, top-5 {metrics['top5']:.3f}"
+    words = {"box": "box", "mask": "mask", "pose": "keypoint", "obb": "oriented box"}
+    kinds = [kind for kind in words if f"{kind}/ap50" in metrics]
+    return "; ".join(
+        f"{words[kind]} mAP50 {metrics[f'{kind}/ap50']:.3f}, mAP50-95 {metrics[f'{kind}/ap50_95']:.3f}"
+        for kind in kinds
+    )
+
+
+def _draw(folder: Path, size: Size, task: DemoTask, listener: "Listener") -> Path:
     from boxwright.data.synthetic import draw_dataset
     from boxwright.engine.logs import counted_stage
 
@@ -104,7 +137,8 @@ def _draw(folder: Path, size: Size, listener: "Listener") -> Path:
             folder,
             train=size.train,
             val=size.val,
-            imgsz=IMGSZ,
+            imgsz=size.imgsz,
             seed=SEED,
+            task=task.value,
             on_progress=on_progress,
         )

@@ -17,10 +17,19 @@ class SplitName(StrEnum):
     TEST = "test"
 
 
-DATA_HELP = "Dataset: a YOLO data.yaml, a folder in YOLO layout, or a Pascal VOC folder."
+DATA_HELP = (
+    "Dataset of any format: a YOLO data.yaml or folder, COCO JSON (file or folder), Pascal VOC, DOTA, a folder of "
+    "images by class, WIDER FACE, CrowdHuman."
+)
 
 Preset = Annotated[
-    str | None, typer.Argument(metavar="NAME", help="Preset: yolov8n, yolov8s, yolov8m, yolov8l, yolov8x.")
+    str | None,
+    typer.Argument(
+        metavar="NAME",
+        help="Preset: a family (yolov5, yolov8, yolov10, yolo11, yolo26, rtdetr), its size, and -seg, -pose, -obb or "
+        "-cls for a task, such as yolov8n or yolo11s-seg; or a YAML table of layers. `boxwright recipe --list` names "
+        "them all.",
+    ),
 ]
 Data = Annotated[Path | None, typer.Option("--data", metavar="PATH", help=DATA_HELP)]
 Weights = Annotated[

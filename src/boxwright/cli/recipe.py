@@ -13,16 +13,19 @@ def recipe(
     name: Preset = None,
     data: Data = None,
     settings: Settings = None,
-    presets: Annotated[bool, typer.Option("--list", help="Only list the names of the presets.")] = False,
+    presets: Annotated[bool, typer.Option("--list", help="Only list the presets, by family and task.")] = False,
 ) -> None:
     """Print a run's complete configuration.
 
     As YAML; every path in it can be given to `boxwright train --set`.
     """
     if presets or name is None:
-        from boxwright.presets import PRESETS
+        from boxwright.presets import families
 
-        typer.echo("\n".join(PRESETS))
+        for family, tasks in families().items():
+            typer.echo(family)
+            for task, names in tasks.items():
+                typer.echo(f"  {task + ':':<10}{' '.join(names)}")
         return
     from boxwright import api
     from boxwright.config import to_yaml

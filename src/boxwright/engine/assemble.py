@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from boxwright.config import replace
+from boxwright.config import from_yaml, replace
+from boxwright.data.augment.pipeline import pose_flip_message
 from boxwright.data.autoanchor import check_anchors, label_sizes
 from boxwright.data.dataset import ImageStore, read_split
 from boxwright.data.formats import open_dataset
@@ -22,12 +23,12 @@ from boxwright.engine.optim import Schedule, build_optimizer, choose_optimizer, 
 from boxwright.engine.precision import Resolved, choose_precision, default_workers, gradient_scaler
 from boxwright.engine.recipe import Recipe
 from boxwright.engine.step import Stepper, StepSettings
-from boxwright.errors import ConfigError, DataError
+from boxwright.errors import CheckpointError, ConfigError, DataError
 from boxwright.losses.assign.anchor_ratio import AnchorRatio
 from boxwright.losses.criterion import Criterion
 from boxwright.models.heads.anchor_based import AnchorBasedConfig
 from boxwright.models.network import Network
-from boxwright.models.weights import load_weights
+from boxwright.models.weights import load_weights, read_metadata
 from boxwright.vocabulary import AttributeSpec, KeypointSpec
 
 
@@ -39,6 +40,7 @@ class Parts:
     header: DatasetHeader
     train: TrainLoader
     val: BatchLoader | None  # None where the dataset has no validation split
+    train_records: Records
     val_records: Records | None
     model: Network
     stepper: Stepper
@@ -67,6 +69,9 @@ def assemble(
     recipe = _fit_batch(recipe, len(records.records), ranks, listener)
     recipe = _fit_anchors(recipe, records, listener)
     recipe = _weigh_classes(recipe, records, listener)
+    mirrored = pose_flip_message(header, recipe.augment, task=recipe.data.task)
+    if mirrored is not None:
+        listener.message(mirrored, "warning")
     workers = recipe.train.workers
     workers = default_workers(device, ranks.world) if workers is None else workers
     loader = train_loader(
@@ -95,7 +100,7 @@ def assemble(
         if val_records is None
         else _val_loader(val_records, recipe, workers, ranks, max(model.strides), device, listener)
     )
-    return Parts(recipe, header, loader, val, val_records, model, stepper, precision.value, workers)
+    return Parts(recipe, header, loader, val, records, val_records, model, stepper, precision.value, workers)
 
 
 def _check(recipe: Recipe, ranks: Ranks) -> None:
@@ -121,13 +126,13 @@ def expect_labels(recipe: Recipe, header: DatasetHeader) -> tuple[str, ...]:
     Raises:
         ConfigError: the model needs what the labels do not tell, or reads them in another way.
     """
-    _expect_exclusive(recipe, header)
     task = recipe.data.task
     if header.task not in (None, task) and "classify" in (header.task, task):
         raise ConfigError(
             f"data.task: expected '{header.task}', what the labels of {header.source} are made for, got '{task}'; "
             "choose a preset of that task"
         )
+    _expect_exclusive(recipe, header)
     vocabulary = recipe.vocabulary(header.names)
     if task == "pose":
         _expect_keypoints(vocabulary.keypoints, header)
@@ -250,7 +255,10 @@ def _build_model(
     model = recipe.model.build()
     if weights is not None:
         report = load_weights(model, weights, strict=False, names=names)
-        listener.message(f"{weights}: {report.summary()}")
+        task = _task_of(weights)
+        other = task is not None and task != recipe.data.task
+        of = f"made for {task}, this run is for {recipe.data.task}: what fits is taken; " if other else ""
+        listener.message(f"{weights}: {of}{report.summary()}", "warning" if other or report.mismatched else "info")
     freeze = recipe.train.freeze
     if freeze:
         layers = model.freeze(freeze, bn_eval=recipe.train.frozen_bn_eval)
@@ -260,6 +268,14 @@ def _build_model(
         listener.message(f"frozen layers: {', '.join(map(str, layers))}; their batch statistics {still}")
     layout = torch.channels_last if recipe.train.channels_last else torch.contiguous_format
     return model.to(device=device, memory_format=layout)  # type: ignore[call-overload, no-any-return]
+
+
+def _task_of(weights: Path) -> str | None:
+    """The task a weights file was made for, if it says so."""
+    try:
+        return from_yaml(Recipe, read_metadata(weights)["recipe"], source=str(weights)).data.task
+    except (CheckpointError, ConfigError, KeyError):
+        return None
 
 
 def _stepper(

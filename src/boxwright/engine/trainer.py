@@ -4,7 +4,7 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from boxwright.config import replace, to_dict, to_yaml
+from boxwright.data.sample import DatasetHeader, Records
 from boxwright.engine.assemble import Parts, assemble
 from boxwright.engine.checkpoint import load_state, write_atomic, write_text_atomic
 from boxwright.engine.curves import training_curves
@@ -35,6 +36,7 @@ from boxwright.engine.validator import Validation, validate
 from boxwright.errors import CheckpointError
 from boxwright.evaluation.report import save_plots
 from boxwright.evaluation.result import EvaluationResult
+from boxwright.models.network import Network
 from boxwright.models.weights import load_weights
 
 _DRAW_EVERY = 60.0  # seconds between two pictures of the curves
@@ -53,6 +55,19 @@ class RunResult:
     )  # of the best epoch: per class, curves; None without a validation split
 
 
+@dataclass(frozen=True, slots=True)
+class EpochView:
+    """What somebody who looks on after an epoch may see; nothing of it may be changed."""
+
+    epoch: int  # just finished, counted from 1
+    model: Network  # the averaged weights
+    recipe: Recipe
+    header: DatasetHeader
+    records: Records  # the validation split, or the training split where there is none
+    folder: Path
+    device: torch.device
+
+
 class Trainer:
     """Trains one recipe in one run folder; under torchrun every rank makes one and they act together."""
 
@@ -64,6 +79,7 @@ class Trainer:
         listener: Listener | None = None,
         resume: bool | Path = False,
         weights: Path | None = None,
+        look_on: Callable[[EpochView], None] | None = None,
     ) -> None:
         """Prepares nothing yet: `fit` does all work.
 
@@ -73,12 +89,15 @@ class Trainer:
             listener: hears progress; rank 0 only.
             resume: continue the run in `out`, or in the folder given here instead.
             weights: tensors to start from (a safetensors file); what does not fit keeps its fresh values.
+            look_on: called after every epoch, on rank 0 only, while the other ranks go on or wait; it must not use
+                collectives (see `ops.collective.alone`).
         """
         self.recipe = recipe
         self.out = resume if isinstance(resume, Path) else out
         self.resume = bool(resume)
         self.weights = weights
         self._listener = listener or Listener()
+        self._look_on = look_on
 
     def fit(self, *, stop_after: int | None = None) -> RunResult:
         """Trains to the last epoch (or early stop), then evaluates the best weights.
@@ -101,14 +120,22 @@ class Trainer:
         with process_group(device.type) as ranks, determinism(device, config.deterministic):
             listener = self._listener if ranks.first else Listener()
             folder = RunFolder(Path(same_everywhere(str(self.out))))
-            return _Run(self.recipe, folder, ranks, device, listener).go(self.resume, self.weights, stop_after)
+            look_on = self._look_on if ranks.first else None
+            run = _Run(self.recipe, folder, ranks, device, listener, look_on)
+            return run.go(self.resume, self.weights, stop_after)
 
 
 class _Run:
     """One call of `fit` on one rank."""
 
     def __init__(
-        self, recipe: Recipe, folder: RunFolder, ranks: Ranks, device: torch.device, listener: Listener
+        self,
+        recipe: Recipe,
+        folder: RunFolder,
+        ranks: Ranks,
+        device: torch.device,
+        listener: Listener,
+        look_on: Callable[[EpochView], None] | None = None,
     ) -> None:
         self.recipe = recipe
         self.folder = folder
@@ -119,6 +146,7 @@ class _Run:
         self.draws = ranks.first and recipe.evaluation.plots
         self.drawn = -math.inf  # when the curves were drawn last
         self.best: Validation | None = None  # of the best epoch, if this call saw it
+        self.look_on = look_on
 
     def go(self, resume: bool, weights: Path | None, stop_after: int | None) -> RunResult:
         state = self._open(resume)
@@ -198,7 +226,20 @@ class _Run:
             checked = parts.val is None or (epoch + 1) % config.val_every == 0 or epoch + 1 == config.epochs
             validation = self._validate(parts, f"validate {epoch + 1}/{config.epochs}") if checked else None
             self._close_epoch(parts, row, validation, checked=checked)
+            if self.look_on is not None:
+                self.look_on(self._view(parts))
         return history.epoch
+
+    def _view(self, parts: Parts) -> EpochView:
+        return EpochView(
+            epoch=self.history.epoch,
+            model=parts.stepper.ema.module,
+            recipe=self.recipe,
+            header=parts.header,
+            records=parts.train_records if parts.val_records is None else parts.val_records,
+            folder=self.folder.root,
+            device=self.device,
+        )
 
     def _train_epoch(self, parts: Parts, epoch: int) -> dict[str, float]:
         config, loader, stepper = self.recipe.train, parts.train, parts.stepper
@@ -264,7 +305,8 @@ class _Run:
             fitness = 0.0  # no validation split: the last epoch is the best
         better = history.add(row, fitness)
         self.best = validation if better else self.best
-        history.stopped_early = history.out_of_patience(self.recipe.train.patience)
+        # Only an epoch that was looked at can lose patience.
+        history.stopped_early = checked and history.out_of_patience(self.recipe.train.patience)
         leftovers = parts.stepper.leftover_gradients()
         if self.ranks.first:
             save_epoch(self.folder, self.recipe, parts.header, parts.stepper, history, leftovers, best=better)

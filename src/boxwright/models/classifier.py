@@ -2,6 +2,7 @@
 # SPDX-FileCopyrightText: The boxwright authors
 """A classifier is a backbone and a pooled linear layer."""
 
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -13,8 +14,8 @@ from boxwright.errors import ConfigError
 from boxwright.models.backbones import BackboneConfig
 from boxwright.models.backbones.csp import CSPConfig
 from boxwright.models.blocks import Conv
-from boxwright.models.network import Network
-from boxwright.structures import Grid, ImageOutputs, Targets
+from boxwright.models.network import ClassLayout, Network
+from boxwright.structures import Grid, ImageOutputs, ImageTargets
 
 
 class ImageHead(nn.Module):
@@ -48,9 +49,9 @@ class Classifier(Network):
         return self.config.num_classes
 
     @property
-    def class_rows(self) -> tuple[str, ...]:
-        """Names of the tensors whose first axis counts classes, for `load_weights`."""
-        return ("head.linear.weight", "head.linear.bias")
+    def class_rows(self) -> Mapping[str, ClassLayout]:
+        """The tensors whose first axis counts classes, and where on it the classes stand, for `load_weights`."""
+        return dict.fromkeys(("head.linear.weight", "head.linear.bias"), ClassLayout())
 
     @property
     def layers(self) -> tuple[nn.Module, ...]:
@@ -61,7 +62,7 @@ class Classifier(Network):
         """None: there are no cells."""
         return None
 
-    def forward(self, images: Float[Tensor, "B 3 H W"], targets: Targets | None = None) -> ImageOutputs:
+    def forward(self, images: Float[Tensor, "B 3 H W"], targets: ImageTargets | None = None) -> ImageOutputs:
         """Raw class scores for images in 0..1; `targets` are not read."""
         return ImageOutputs(self.head(self.backbone(images)[-1]))
 

@@ -2,6 +2,7 @@
 # SPDX-FileCopyrightText: The boxwright authors
 """A detector is a backbone, a neck and a head; its config is data and builds it."""
 
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -41,14 +42,9 @@ class Detector(Network):
         return self.config.head.num_classes
 
     @property
-    def class_rows(self) -> tuple[str, ...]:
-        """Names of the tensors whose first axis counts classes, for `load_weights`."""
-        return tuple(f"head.{name}" for name in self.head.class_rows)
-
-    @property
-    def class_layout(self) -> ClassLayout:
-        """Where on that axis the classes stand."""
-        return getattr(self.head, "class_layout", ClassLayout())
+    def class_rows(self) -> Mapping[str, ClassLayout]:
+        """The tensors whose first axis counts classes, and where on it the classes stand, for `load_weights`."""
+        return {f"head.{name}": layout for name, layout in self.head.class_rows.items()}
 
     @property
     def constants(self) -> tuple[str, ...]:

@@ -4,7 +4,7 @@
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from boxwright.errors import ConfigError
 from boxwright.models.blocks import fold_
-from boxwright.structures import Grid, ImageOutputs, Outputs, Targets
+from boxwright.structures import Grid, ImageOutputs, Outputs
 
 
 class ClassLayout(NamedTuple):
@@ -54,14 +54,9 @@ class Network(nn.Module, ABC):
 
     @property
     @abstractmethod
-    def class_rows(self) -> tuple[str, ...]:
-        """Names of the tensors whose first axis counts classes, for `load_weights`."""
+    def class_rows(self) -> Mapping[str, ClassLayout]:
+        """The tensors whose first axis counts classes, and where on it the classes stand, for `load_weights`."""
         ...
-
-    @property
-    def class_layout(self) -> ClassLayout:
-        """Where on that axis the classes stand."""
-        return ClassLayout()
 
     @property
     def constants(self) -> tuple[str, ...]:
@@ -83,7 +78,7 @@ class Network(nn.Module, ABC):
         ...
 
     @abstractmethod
-    def forward(self, images: Tensor, targets: Targets | None = None) -> Outputs | ImageOutputs:
+    def forward(self, images: Tensor, targets: Any = None) -> Outputs | ImageOutputs:
         """Raw outputs for images in 0..1."""
         ...
 

@@ -109,7 +109,7 @@ def read_metadata(path: Path) -> dict[str, str]:
     found = metadata.get("format", "none")
     if found != FORMAT:
         newer = found.startswith("boxwright/")
-        advice = "update boxwright" if newer else "only `load_weights(..., strict=False)` can take tensors from it"
+        advice = "update boxwright" if newer else "`boxwright import` reads checkpoints of other code bases"
         raise CheckpointError(f"{path}: expected a checkpoint of format {FORMAT}, got {found}; {advice}")
     return metadata
 
@@ -187,12 +187,13 @@ def _class_rows(
         return {}
     source_of = {_plain(name): row for row, name in enumerate(theirs)}
     pairs = [(row, source_of[_plain(name)]) for row, name in enumerate(names) if _plain(name) in source_of]
-    layout: ClassLayout = getattr(model, "class_layout", ClassLayout())
-    to = layout.rows([pair[0] for pair in pairs], len(names))
-    source = layout.rows([pair[1] for pair in pairs], len(theirs))
+    layouts: Mapping[str, ClassLayout] = getattr(model, "class_rows", {})
     return {
-        key: (to, source)
-        for key in getattr(model, "class_rows", ())
+        key: (
+            layout.rows([row for row, _ in pairs], len(names)),
+            layout.rows([row for _, row in pairs], len(theirs)),
+        )
+        for key, layout in layouts.items()
         if key in state
         and state[key].shape[1:] == own[key].shape[1:]
         and (state[key].shape[0], own[key].shape[0]) == (layout.size(len(theirs)), layout.size(len(names)))
@@ -229,7 +230,10 @@ def _opened(path: Path) -> Iterator[Any]:
         with path.open("rb") as raw:
             start = raw.read(2)
         if start in (b"PK", b"\x80\x02"):  # zip of torch.save, or a bare pickle
-            reason = "this is a pickle (.pt, .pth), which can run code when opened; boxwright reads safetensors only"
+            reason = (
+                "this is a pickle (.pt, .pth), which can run code when opened; boxwright reads safetensors only, which "
+                "`boxwright import` makes of it without running anything"
+            )
         else:
             reason = f"not a whole safetensors file ({error}); it may be damaged or cut short, use another checkpoint"
         raise CheckpointError(f"{path}: {reason}") from error

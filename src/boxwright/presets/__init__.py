@@ -10,7 +10,7 @@ Must never happen here: network code, a loop, a number without its source.
 """
 
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -31,7 +31,7 @@ def _build(module: str, function: str, size: str, task: TaskName, **options: Any
 
 def _family(
     prefix: str, sizes: Sequence[str], tasks: Sequence[TaskName], module: str, function: str
-) -> "dict[str, Callable[..., Recipe]]":
+) -> "dict[str, partial[Recipe]]":
     return {
         f"{prefix}{size}{SUFFIXES[task]}": partial(_build, module, function, size, task)
         for task in tasks
@@ -53,7 +53,7 @@ _RTDETR = ("r18", "r34", "r50m", "r50", "r101", "l", "x", "resnet50", "resnet101
 
 # Name -> what builds its recipe: every family function takes (size, *, task, num_classes, exclusive, keypoints,
 # attributes, imgsz), as `preset` passes them.
-PRESETS: "dict[str, Callable[..., Recipe]]" = {
+PRESETS: "dict[str, partial[Recipe]]" = {
     **_family("yolov8", "nsmlx", TASK_NAMES, "yolov8", "yolov8"),
     **_family("yolo11", "nsmlx", TASK_NAMES, "yolo11", "yolo11"),
     **_family("yolov10", "nsmblx", ("detect",), "yolov10", "yolov10"),
@@ -65,6 +65,15 @@ PRESETS: "dict[str, Callable[..., Recipe]]" = {
     **_family("yolov5", ("nu", "su", "mu", "lu", "xu"), ("detect",), "yolov5u", "yolov5u"),
     **_family("rtdetr-", _RTDETR, ("detect",), "rtdetr", "rtdetr"),
 }
+
+
+def families() -> dict[str, dict[TaskName, list[str]]]:
+    """The names of all presets by family and task, in the order of `PRESETS`."""
+    found: dict[str, dict[TaskName, list[str]]] = {}
+    for name, build in PRESETS.items():
+        _, function, _, task = build.args
+        found.setdefault(function.replace("_", " "), {}).setdefault(task, []).append(name)
+    return found
 
 
 def preset(

@@ -160,14 +160,12 @@ def dense_recipe(
     criterion: Criterion | None = None,
 ) -> Recipe:
     """The complete recipe of a dense family's size; without a criterion it is that of YOLOv8 for the task."""
-    # Without left-right pairs a mirrored person would have its left hand on the right.
-    mirror = head.keypoints is None or head.keypoints.flip is not None
     return Recipe(
         name=f"{family}{size}{SUFFIXES[asked.task]}",
         model=DetectorConfig(backbone=backbone, neck=neck, head=head),
         criterion=with_attributes(criterion or dense_criterion(head), asked.attributes),
         data=DataConfig(task=asked.task, imgsz=asked.imgsz or 640),
-        augment=AugmentConfig() if mirror else AugmentConfig(fliplr=0.0),
+        augment=AugmentConfig(),
     )
 
 

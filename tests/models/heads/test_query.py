@@ -175,10 +175,14 @@ def test_a_copy_for_inference_keeps_what_one_layer_needs():
 def test_class_rows_are_the_tensors_with_one_row_for_each_class(padding_row):
     head = built(dataclasses.replace(SMALL, num_classes=7, padding_row=padding_row))
 
-    sevens = {name for name, value in head.state_dict().items() if value.shape[:1] == (7,)}
+    sides = {name: value.shape[0] for name, value in head.state_dict().items() if value.ndim}
+    sevens = {name for name, side in sides.items() if side == 7}
 
-    assert set(head.class_rows) == sevens
+    assert set(head.class_rows) == sevens | {"label_embedding.weight"}
     assert ("label_embedding.weight" in sevens) is not padding_row
+    assert {name: layout.size(7) for name, layout in head.class_rows.items()} == {
+        name: sides[name] for name in head.class_rows
+    }
 
 
 def test_attributes_are_told_by_every_decoder_layer():

@@ -37,6 +37,10 @@ def recognise(checkpoint: Checkpoint) -> tuple[Origin, Keys]:
         if origin is not None:
             return origin, keys
     few = ", ".join(list(checkpoint.tensors)[:5])
+    if any(key.startswith("backbone.layers.") for key in checkpoint.tensors):
+        raise CheckpointError(
+            f"{checkpoint.path}: has the names of our own weights and needs no import; give it as --weights"
+        )
     raise CheckpointError(
         f"{checkpoint.path}: expected tensors named as by YOLOv5, v8, v10, 11, 26, RT-DETR or a torchvision backbone, "
         f"got {few or 'no tensors'}"

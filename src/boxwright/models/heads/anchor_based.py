@@ -7,7 +7,7 @@ RetinaNet, Lin et al. 2017, arXiv:1708.02002.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -85,14 +85,10 @@ class AnchorBased(nn.Module):
             rows[:, classes] += math.log(PRIOR_CLASS / (self.num_classes - margin))
 
     @property
-    def class_rows(self) -> tuple[str, ...]:
-        """Names of the tensors whose first axis counts classes, for transfer between class lists."""
-        return tuple(f"level_convs.{level}.{kind}" for level in range(len(self.strides)) for kind in ("weight", "bias"))
-
-    @property
-    def class_layout(self) -> ClassLayout:
-        """Where on that axis the classes stand: in the rows of every anchor."""
-        return ClassLayout(self.num_anchors, CLASSES, self.num_coefs)
+    def class_rows(self) -> Mapping[str, ClassLayout]:
+        """The tensors whose first axis counts classes, which stand in the rows of every anchor."""
+        names = (f"level_convs.{level}.{kind}" for level in range(len(self.strides)) for kind in ("weight", "bias"))
+        return dict.fromkeys(names, ClassLayout(self.num_anchors, CLASSES, self.num_coefs))
 
     @property
     def constants(self) -> tuple[str, ...]:

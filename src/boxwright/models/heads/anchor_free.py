@@ -6,7 +6,7 @@ Source: spec/architectures 4.3, 5.1 and 5.3; bins: Generalized Focal Loss, Li et
 branches: YOLOv10, Wang et al. 2024, arXiv:2405.14458.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -17,6 +17,7 @@ from boxwright.config import component
 from boxwright.errors import ConfigError
 from boxwright.models.blocks import Proto
 from boxwright.models.heads.branches import ClassBranchName, DenseBranches, MaskConfig
+from boxwright.models.network import ClassLayout
 from boxwright.ops.decode import Distance, Oriented
 from boxwright.ops.grid import grid_for_image
 from boxwright.ops.kept_grid import image_grid
@@ -59,11 +60,12 @@ class AnchorFree(DenseBranches):
         return self
 
     @property
-    def class_rows(self) -> tuple[str, ...]:
-        """Names of the tensors whose first axis counts classes, for transfer between class lists."""
+    def class_rows(self) -> Mapping[str, ClassLayout]:
+        """The tensors whose first axis counts classes, and where they stand, for transfer between class lists."""
         sets = ("",) if self.one2many is None else ("", "one2many.")
         levels = range(len(self.strides))
-        return tuple(f"{of}class_branches.{i}.2.{kind}" for of in sets for i in levels for kind in ("weight", "bias"))
+        names = (f"{of}class_branches.{i}.2.{kind}" for of in sets for i in levels for kind in ("weight", "bias"))
+        return dict.fromkeys(names, ClassLayout())
 
     def grid(self, image_size: tuple[int, int], device: torch.device | str | None = None) -> Grid:
         """The cells of an image of (height, width) pixels."""

@@ -35,6 +35,7 @@ from boxwright.models.blocks import Conv
 from boxwright.models.deformable import full_precision
 from boxwright.models.heads.branches import join_levels
 from boxwright.models.heads.decoder import Decoder, LayerOutput
+from boxwright.models.network import ClassLayout
 from boxwright.models.norms import NormName, set_norms
 from boxwright.models.transformer import MLP
 from boxwright.ops.decode import Normalized
@@ -85,11 +86,13 @@ class Query(nn.Module):
             nn.init.zeros_(box.get_parameter("layers.2.bias"))
 
     @property
-    def class_rows(self) -> tuple[str, ...]:
-        """Names of the tensors whose first axis counts classes, for transfer between class lists."""
+    def class_rows(self) -> Mapping[str, ClassLayout]:
+        """The tensors whose first axis counts classes, and where they stand, for transfer between class lists."""
         heads = ("proposal_class", *(f"decoder.classes.{index}" for index in self.decoder.read))
-        embedding = () if self.config.padding_row or self.label_embedding is None else ("label_embedding.weight",)
-        return (*(f"{head}.{kind}" for head in heads for kind in ("weight", "bias")), *embedding)
+        rows = dict.fromkeys((f"{head}.{kind}" for head in heads for kind in ("weight", "bias")), ClassLayout())
+        if self.label_embedding is not None:
+            rows["label_embedding.weight"] = ClassLayout(after=int(self.config.padding_row))
+        return rows
 
     def grid(self, image_size: tuple[int, int], device: torch.device | str | None = None) -> Grid | None:
         """None: queries are no cells."""
