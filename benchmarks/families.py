@@ -314,7 +314,7 @@ BACKBONES = {"yolov5-mobilenetv3": "mobilenet_v3_small", "yolov5-shufflenetv2": 
 
 
 def backbone(name: str, folder: Path) -> dict[str, float]:
-    """torchvision's backbone as ours: each map of ours against the equally large output of a stage that is closest."""
+    """The backbone of torchvision as ours: each map of ours against the equally large output of a stage that is closest."""
     from torchvision import models
 
     theirs = shaken(getattr(models, BACKBONES[name])(weights=None).eval(), SIDE).double()

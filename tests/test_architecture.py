@@ -31,7 +31,8 @@ DOORS = {
     "inspector": BELOW_ENGINE,
     "presets": BELOW_ENGINE | {"engine"},
     "api": BELOW_ENGINE | {"engine", "presets"},
-    "cli": BELOW_ENGINE | {"engine", "presets", "api", "__init__"},
+    "api_inspect": BELOW_ENGINE | {"engine", "presets", "api", "inspector"},
+    "cli": BELOW_ENGINE | {"engine", "presets", "api", "api_inspect", "inspector", "__init__"},
     "__main__": {"cli"},
     "__init__": BELOW_ENGINE | {"engine", "presets", "api"},
 }

@@ -5,7 +5,7 @@
 import dataclasses
 import inspect
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, overload
@@ -31,13 +31,12 @@ from boxwright.engine.predictor import Predictor
 from boxwright.engine.recipe import AnyCriterion, Recipe
 from boxwright.engine.runfolder import free_folder
 from boxwright.engine.runtime import ExportedModel, is_exported, load_exported
-from boxwright.engine.trainer import Trainer
+from boxwright.engine.trainer import EpochView, Trainer
 from boxwright.engine.validator import Validation
 from boxwright.engine.validator import validate as run_validation
 from boxwright.engine.verify import DRAWN, Difference, compare, drawn_images
 from boxwright.errors import CheckpointError, ConfigError
 from boxwright.evaluation.result import EvaluationResult
-from boxwright.losses.criterion import Criterion
 from boxwright.models.weights import load_weights, read_metadata
 from boxwright.presets import PRESETS, preset
 from boxwright.results import Detections
@@ -117,6 +116,7 @@ def train(
     weights: str | Path | None = None,
     resume: str | Path | None = None,
     listener: Listener | None = None,
+    look_on: Callable[[EpochView], None] | None = None,
     settings: Settings | None = None,
     **keywords: Any,
 ) -> Run:
@@ -130,6 +130,7 @@ def train(
             classes, keeps its fresh values, and a message says how much that is.
         resume: the folder of an interrupted run, to be finished as if it had never stopped; its own recipe is used.
         listener: hears progress; see `boxwright.engine.logs.Listener`.
+        look_on: called after every epoch, for example `boxwright.api_inspect.every(...)`.
         settings: whole paths, for example {"criterion.rules.main.assigner.topk": 13} or ["train.lr0=0.01"].
         **keywords: settings by their last name, for example `epochs=3`, `imgsz=320`, `batch=8`.
 
@@ -151,7 +152,7 @@ def train(
         raise CheckpointError(
             f"{start}: an exported file cannot be trained on; expected the weights (.safetensors) it was made of"
         )
-    result = Trainer(chosen, folder, listener=listener, resume=resume is not None, weights=start).fit()
+    result = Trainer(chosen, folder, listener=listener, resume=resume is not None, weights=start, look_on=look_on).fit()
     return Run(result.folder, result.metrics, result.best_epoch, result.evaluation)
 
 

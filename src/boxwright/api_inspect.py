@@ -2,7 +2,7 @@
 # SPDX-FileCopyrightText: The boxwright authors
 """The front door of the inspector: whole splits, two settings side by side, and a look at a training as it goes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import torch
 from jaxtyping import UInt8
 
 from boxwright.api import Model, Settings, configure, load, recipe
+from boxwright.data.augment.geometry import apply_letterbox
 from boxwright.data.dataset import read_split
 from boxwright.data.formats import open_dataset
 from boxwright.data.loader import val_loader
@@ -18,13 +19,18 @@ from boxwright.data.sample import Records, Split
 from boxwright.engine.logs import Listener, counted_stage, stage
 from boxwright.engine.precision import choose_device
 from boxwright.engine.recipe import AnyCriterion, Recipe
+from boxwright.engine.sources import Sources
 from boxwright.engine.step import prepare, to_network
 from boxwright.engine.trainer import EpochView
-from boxwright.errors import ConfigError
+from boxwright.errors import ConfigError, DataError
+from boxwright.inspector.explain import Stage, explain
 from boxwright.inspector.joined import join_inspections
 from boxwright.inspector.probe import Inspection, inspect
 from boxwright.models.network import Network
 from boxwright.ops.collective import alone
+from boxwright.ops.letterbox import letterbox
+from boxwright.presets import PRESETS, preset
+from boxwright.structures import Targets
 
 BATCH = 8  # images inspected together
 
@@ -102,9 +108,67 @@ def every(epochs: int, images: int, show: Callable[[Path, Inspected], None]) -> 
     return look
 
 
-def _model(model: str | Path | Model, data: str | Path | None, settings: Settings | None) -> tuple[Network, Recipe]:
-    from boxwright.presets import PRESETS
+def explain_image(
+    name: str, image: Path, labels: Path, *, weights: str | Path | None = None, imgsz: int = 320
+) -> Iterator[Stage]:
+    """A loss step by step on one image with YOLO label rows; see `inspector.explain`.
 
+    Args:
+        name: a preset.
+        image: file.
+        labels: text rows: class, centre x and y, width, height, in shares of the image.
+        weights: of that preset; None: fresh ones.
+        imgsz: px, side of the network input.
+
+    Raises:
+        DataError: the image or the labels cannot be read.
+        ConfigError: weights of another family.
+    """
+    pixels = next(iter(Sources(str(image)))).image
+    rows = _label_rows(labels)
+    classes = max(int(rows[:, 0].max(initial=0)) + 1, 2)
+    chosen = preset(name, num_classes=classes, imgsz=imgsz)
+    if weights is not None:
+        loaded = load(weights)
+        chosen = configure(loaded.recipe, imgsz=imgsz)
+        network = loaded.detector
+    else:
+        torch.manual_seed(0)
+        network = chosen.model.build()
+    height, width = pixels.shape[:2]
+    box = letterbox((height, width), (imgsz, imgsz))
+    half = rows[:, 3:] / 2
+    corners = np.concatenate((rows[:, 1:3] - half, rows[:, 1:3] + half), axis=1) * (width, height, width, height)
+    placed = torch.from_numpy(box.to_network(corners).astype(np.float32))[None]
+    targets = Targets(torch.from_numpy(rows[:, 0].astype(np.int64))[None], placed, torch.ones(1, len(rows)) > 0)
+    canvas = apply_letterbox(pixels, box)
+    targets = chosen.criterion.prepare(targets, network.grid((imgsz, imgsz)))
+    with torch.no_grad():
+        outputs = network.fold(auxiliary=True)(torch.from_numpy(canvas).permute(2, 0, 1)[None].float() / 255)
+    yield from explain(outputs, targets, chosen.criterion)
+
+
+def _label_rows(path: Path) -> np.ndarray:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from None
+    rows = []
+    for number, line in enumerate(lines, 1):
+        fields = line.split()
+        if not fields:
+            continue
+        try:
+            values = [float(field) for field in fields]
+        except ValueError:
+            values = []
+        if len(values) != 5 or values[0] < 0 or values[0] != int(values[0]):
+            raise DataError(f"{path}, line {number}: expected class, centre x, y, width, height, got {line.strip()!r}")
+        rows.append(values)
+    return np.array(rows, np.float64).reshape(-1, 5)
+
+
+def _model(model: str | Path | Model, data: str | Path | None, settings: Settings | None) -> tuple[Network, Recipe]:
     if isinstance(model, str) and model in PRESETS:
         if data is None:
             raise ConfigError(f"inspect: {model} is a fresh model; say which dataset to look at")

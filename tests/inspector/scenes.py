@@ -89,7 +89,8 @@ def many(images, per_image=7, candidates=60):
     fate = np.where(rank < positives[which], "positive", np.where(rank < 20, "outside_topk", "no_metric"))
     told = {
         "part": np.full(total, "main"), **{name: column[which] for name, column in every.items()},
-        "candidate": rng.integers(0, 8400, total), "stride": np.full(total, 8), "x": rng.integers(0, 80, total) * 8.0 + 4,
+        "candidate": rng.integers(0, 8400, total), "stride": np.full(total, 8),
+        "x": rng.integers(0, 80, total) * 8.0 + 4,
         "y": rng.integers(0, 80, total) * 8.0 + 4, "score": rng.random(total), "overlap": rng.random(total),
     }  # fmt: skip
     more = {"metric": rng.random(total), "rank": rank, "fate": fate, "other": np.full(total, -1)}

@@ -25,7 +25,7 @@ STILL = (
     "evaluation.plots=false",
 )
 CASES = {
-    "detect": ("yolov8n", "box/ap50", 120),
+    "detect": ("yolov8n", "box/ap50", 110),
     "segment": ("yolov8n-seg", "mask/ap50", 110),
     "pose": ("yolov8n-pose", "pose/ap50", 120),
     "obb": ("yolov8n-obb", "obb/ap50", 120),

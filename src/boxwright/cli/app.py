@@ -12,6 +12,7 @@ from boxwright.cli.data import check, convert, draw
 from boxwright.cli.demo import demo
 from boxwright.cli.export import export
 from boxwright.cli.import_weights import import_weights
+from boxwright.cli.inspect import explain, inspect
 from boxwright.cli.predict import predict
 from boxwright.cli.recipe import recipe
 from boxwright.cli.train import train
@@ -35,6 +36,8 @@ app.command()(val)
 app.command()(predict)
 app.command()(export)
 app.command(name="import")(import_weights)
+app.command()(inspect)
+app.command()(explain)
 app.command()(recipe)
 app.command()(check)
 app.add_typer(data_app, name="data")

@@ -9,6 +9,8 @@ import typer
 
 from boxwright.cli.options import Batch, Data, Device, Imgsz, Preset, Settings, Workers
 
+INSPECTED = 16  # images of a look at a training
+
 
 def train(
     name: Preset = None,
@@ -30,6 +32,9 @@ def train(
     resume: Annotated[
         Path | None, typer.Option("--resume", metavar="DIR", help="Finish the interrupted run in this folder.")
     ] = None,
+    inspect_every: Annotated[
+        int, typer.Option("--inspect-every", min=0, metavar="N", help="Inspect some images every N epochs; 0 never.")
+    ] = 0,
     settings: Settings = None,
 ) -> None:
     """Train a detector.
@@ -45,6 +50,12 @@ def train(
     from boxwright.cli.tables import class_results
 
     listener = make_listener()
+    look_on = None
+    if inspect_every:
+        from boxwright.api_inspect import every
+        from boxwright.cli.inspect import write
+
+        look_on = every(inspect_every, INSPECTED, write)
     run = api.train(
         name,
         data=data,
@@ -52,6 +63,7 @@ def train(
         weights=weights,
         resume=resume,
         listener=listener,
+        look_on=look_on,
         settings=settings,
         epochs=epochs,
         imgsz=imgsz,

@@ -17,7 +17,8 @@ Source = Sequence[np.ndarray] | Callable[[int], np.ndarray | None] | None
 
 # Longest side (None: as it is) and JPEG quality, best first.
 LADDER: tuple[tuple[int | None, int], ...] = (
-    (None, 88), (1024, 85), (768, 82), (640, 80), (512, 78), (416, 76), (320, 74), (256, 70), (192, 65), (128, 60)
+    (None, 88), (1024, 85), (768, 82), (640, 80), (576, 79), (512, 78), (448, 77), (384, 76), (352, 75),
+    (320, 74), (256, 70), (192, 65), (128, 60)
 )  # fmt: skip
 SAMPLED = 12  # images that a step of the ladder is tried on
 

@@ -64,7 +64,7 @@ def write_report(
         findings: to list; `findings_of(inspection)` where not given.
         against: the same images and labels through another model or criterion, to compare.
         sides: what the two are called.
-        page_size: rows of a table, and pictures of a gallery, that are shown at once.
+        page_size: rows of a table that are shown at once.
         most_bytes: of the file. Candidates far down the ranks go first, then pixels, then the images with the lowest
             loss; sums, terms and findings are of all images.
         most_images: that the report lists.
