@@ -29,9 +29,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-import yaml
-from harness import record
-from parity_import import CASES, LIMIT, Case, difference, differences, shaken
 from torch import nn
 
 from boxwright import api
@@ -48,6 +45,8 @@ from boxwright.models.weights import load_weights, save_weights
 from boxwright.presets import SUFFIXES, preset
 from boxwright.results import Classification, Detections
 from boxwright.vocabulary import TaskName
+from harness import record
+from parity_import import CASES, LIMIT, Case, difference, differences, shaken
 
 GOLDEN = Path(__file__).parents[1] / "tests" / "golden" / "architectures.json"
 SIDE = 192  # px of every image here; 64, the coarsest stride, divides it
@@ -75,6 +74,7 @@ NAMES = (
 # Families without an installable peer whose outputs could be compared.
 NO_PEER = {
     "rtdetr-r18": "no package has its code",
+    "yolov5n6-seg": "nobody published it",
     **dict.fromkeys((name for name in NAMES if "-published" in name), "no package has its code"),
 }
 # Spring 2021's layer table, which the peer's release only ships as blocks (spec/architectures 3).
@@ -290,31 +290,16 @@ def peer_case(name: str, folder: Path) -> Case:
     known = {case.preset: case for case in CASES}
     if name in known:
         return known[name]
-    like = known["yolov5n-seg" if name.endswith("-seg") else "yolov5n"]
-    if name == "yolov5s-r5":
-        table = folder / "yolov5s-r5.yaml"
-        table.write_text(R5_TABLE, encoding="utf-8")
-        return like._replace(preset=name, config=str(table))
-    return like._replace(preset=name, config=str(coarser_masks(folder)))
-
-
-def coarser_masks(folder: Path) -> Path:
-    """The peer's P6 table with its mask head instead of the plain one: published for neither, possible in both."""
-    spec = importlib.util.find_spec("yolov5")
-    if spec is None or spec.origin is None:
-        raise ModuleNotFoundError("yolov5")
-    table = yaml.safe_load((Path(spec.origin).parent / "models" / "hub" / "yolov5n6.yaml").read_text(encoding="utf-8"))
-    table["head"][-1] = [table["head"][-1][0], 1, "Segment", ["nc", "anchors", 32, 256]]
-    file = folder / "yolov5n6-seg.yaml"
-    file.write_text(yaml.safe_dump(table), encoding="utf-8")
-    return file
+    table = folder / "yolov5s-r5.yaml"
+    table.write_text(R5_TABLE, encoding="utf-8")
+    return known["yolov5n"]._replace(preset=name, config=str(table))
 
 
 BACKBONES = {"yolov5-mobilenetv3": "mobilenet_v3_small", "yolov5-shufflenetv2": "shufflenet_v2_x1_0"}
 
 
 def backbone(name: str, folder: Path) -> dict[str, float]:
-    """The backbone of torchvision as ours: each map of ours against the equally large output of a stage that is closest."""
+    """The backbone of torchvision as ours: each of our maps against the closest output of a stage of its shape."""
     from torchvision import models
 
     theirs = shaken(getattr(models, BACKBONES[name])(weights=None).eval(), SIDE).double()

@@ -325,13 +325,12 @@ def loss(model: Model, batch: Batch, outputs: Outputs | None = None, *, progress
     `loss(model, batch).total.backward()` gives its gradients.
     """
     device = next(model.detector.parameters()).device
-    height, width = batch.images.shape[2:]
-    targets = batch.targets
-    if targets.candidates is None:
-        targets = model.criterion.prepare(targets, model.detector.grid((int(height), int(width))))
+    height, width = (int(side) for side in batch.images.shape[2:])
+    criterion: Any = model.criterion  # of the kind that the model's outputs are for
+    targets = criterion.prepare(batch.targets, model.detector.grid((height, width))).to(device)
     if outputs is None:
         outputs = model.detector(batch.images.to(device).float() / 255)
-    return model.criterion(outputs, targets.to(device), progress)
+    return criterion(outputs, targets, progress)  # type: ignore[no-any-return]
 
 
 def weights_of(path: Path) -> Path:

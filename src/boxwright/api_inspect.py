@@ -26,6 +26,7 @@ from boxwright.errors import ConfigError, DataError
 from boxwright.inspector.explain import Stage, explain
 from boxwright.inspector.joined import join_inspections
 from boxwright.inspector.probe import Inspection, inspect
+from boxwright.losses.criterion import Criterion
 from boxwright.models.network import Network
 from boxwright.ops.collective import alone
 from boxwright.ops.letterbox import letterbox
@@ -142,10 +143,13 @@ def explain_image(
     placed = torch.from_numpy(box.to_network(corners).astype(np.float32))[None]
     targets = Targets(torch.from_numpy(rows[:, 0].astype(np.int64))[None], placed, torch.ones(1, len(rows)) > 0)
     canvas = apply_letterbox(pixels, box)
-    targets = chosen.criterion.prepare(targets, network.grid((imgsz, imgsz)))
+    criterion = chosen.criterion
+    if not isinstance(criterion, Criterion):
+        raise ConfigError(f"explain: expected a model that finds objects, got {name}")
+    targets = criterion.prepare(targets, network.grid((imgsz, imgsz)))
     with torch.no_grad():
         outputs = network.fold(auxiliary=True)(torch.from_numpy(canvas).permute(2, 0, 1)[None].float() / 255)
-    yield from explain(outputs, targets, chosen.criterion)
+    yield from explain(outputs, targets, criterion)
 
 
 def _label_rows(path: Path) -> np.ndarray:

@@ -136,7 +136,8 @@ class Stepper:
         images = to_network(batch.images, settings.device, channels_last=settings.channels_last)
         with autocast(settings.device, settings.precision):
             outputs = self._network(images, batch.targets)
-        breakdown = self.criterion(outputs, batch.targets, progress)
+        criterion: Any = self.criterion  # of the kind that the batch is for
+        breakdown: LossBreakdown = criterion(outputs, batch.targets, progress)
         total = breakdown.total
         self._visits.append(Visit(iteration, batch, breakdown, total.detach()))
         if settings.device.type == "cpu":  # reading a number is free here; a GPU is asked once per optimizer step
