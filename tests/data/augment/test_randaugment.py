@@ -27,7 +27,7 @@ def test_operations_keep_shape_type_and_their_argument(name):
     np.testing.assert_array_equal(image, before)
 
 
-@pytest.mark.parametrize("name", set(OPERATIONS) - {"autocontrast", "equalize"})
+@pytest.mark.parametrize("name", sorted(set(OPERATIONS) - {"autocontrast", "equalize"}))
 def test_no_strength_changes_nothing(name):
     np.testing.assert_array_equal(OPERATIONS[name](photo(), 0.0), photo())
 
