@@ -9,7 +9,9 @@ import pytest
 import boxwright as bw
 from boxwright.data.synthetic import draw_dataset
 
-# Nothing moves, every batch is a step, and the class gain is that of a set where classes are the hard part.
+# Nothing moves, and every half of the set is a step: the running batch statistics forget their start by 3 % a step, so
+# a run needs some 400 steps before a folded network computes what the trained one did; batches of 1 or 2 are too small
+# for the statistics themselves.
 STILL = (
     "augment.mosaic=0",
     "augment.scale=0",
@@ -20,28 +22,31 @@ STILL = (
     "augment.hsv_v=0",
     "train.warmup_epochs=2",
     "train.warmup_floor=0",
-    "train.nominal_batch=2",  # also the batch: the batch statistics follow the weights over some 250 steps
+    "train.nominal_batch=4",
+    "train.lrf=0.05",
+    "augment.auto_augment=none",
+    "augment.erasing=0",
     "train.val_every=1000",
     "evaluation.plots=false",
 )
 CASES = {
-    "detect": ("yolov8n", "box/ap50", 110),
-    "segment": ("yolov8n-seg", "mask/ap50", 110),
-    "pose": ("yolov8n-pose", "pose/ap50", 120),
-    "obb": ("yolov8n-obb", "obb/ap50", 120),
-    "classify": ("yolov8n-cls", "top1", 50),
+    "detect": ("yolov8n", "box/ap50", 210),
+    "segment": ("yolov8n-seg", "mask/ap50", 200),
+    "pose": ("yolov8n-pose", "pose/ap50", 200),
+    "obb": ("yolov8n-obb", "obb/ap50", 200),
+    "classify": ("yolov8n-cls", "top1", 120),
 }
 
 
 def fitted(preset, task, tmp_path, *, epochs, imgsz=128, settings=(), **keywords):
-    data = draw_dataset(tmp_path / "scenes", task=task, train=8, val=8, imgsz=imgsz, seed=3)
+    data = draw_dataset(tmp_path / "scenes", task=task, train=8, val=8, imgsz=imgsz, seed=8)
     run = bw.train(
         preset,
         data=data,
         out=tmp_path / "run",
         epochs=epochs,
         imgsz=imgsz,
-        batch=2,
+        batch=4,
         settings=[*STILL, *settings],
         **keywords,
     )
@@ -54,7 +59,7 @@ def test_eight_images_are_learned_by_heart(task, tmp_path):
     preset, metric, epochs = CASES[task]
     began = time.monotonic()
 
-    metrics = fitted(preset, task, tmp_path, epochs=epochs, settings=["train.lr0=0.001"])
+    metrics = fitted(preset, task, tmp_path, epochs=epochs, settings=["train.lr0=0.002"])
 
     assert metrics[metric] >= 0.95, metrics
     assert time.monotonic() - began < 120
@@ -62,6 +67,6 @@ def test_eight_images_are_learned_by_heart(task, tmp_path):
 
 @pytest.mark.slow
 def test_the_smallest_query_model_learns_eight_images_by_heart(tmp_path):
-    metrics = fitted("rtdetr-r18", "detect", tmp_path, epochs=150, settings=["train.lr0=0.0004", "train.batch=8"])
+    metrics = fitted("rtdetr-r18", "detect", tmp_path, epochs=150, settings=["train.lr0=0.0004"])
 
     assert metrics["box/ap50"] >= 0.95, metrics
