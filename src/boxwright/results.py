@@ -108,6 +108,7 @@ class GroundTruth:
     # Regions where detections are neither right nor wrong (crowds, unlabelled parts), each of one class or (-1) of all.
     ignore: Float[Tensor, "I 4"] | None = None
     ignore_labels: Int64[Tensor, " I"] | None = None  # None: all classes everywhere
+    ignore_outlines: tuple[Outline, ...] | None = None  # shape of each region where masks are compared; () is its box
     outlines: tuple[Outline, ...] | None = None  # one per object; None where the dataset has no outlines
     keypoints: Float[Tensor, "N K 3"] | None = None  # px x, px y, visibility 0, 1 or 2
     areas: Float[Tensor, " N"] | None = None  # px^2 as the file states them; None: of the outline, else of the box

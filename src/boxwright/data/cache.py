@@ -29,7 +29,7 @@ from boxwright.data.policy import DataConfig
 from boxwright.data.sample import DatasetHeader, Instances, Problem, Split
 
 CACHE_FOLDER = "BOXWRIGHT_CACHE"  # environment variable
-_VERSION = 2  # of the file's layout
+_VERSION = 3  # of the file's layout
 # What does not change the answer of reading one image and its labels.
 _NOT_IN_KEY = ("source", "imgsz", "cache", "cache_limit_gb", "strict", "allow_empty", "allow_missing", "follow_links")
 
@@ -157,18 +157,18 @@ def _pack(key: Key, outcome: Outcome) -> list[Any]:
     return [
         key, outcome.size, labels.state, labels.image_label, labels.rows, labels.dropped, labels.fixed,
         labels.duplicates, [list(asdict(p).values()) for p in labels.problems],
-        [list(asdict(p).values()) for p in outcome.problems],
+        [list(asdict(p).values()) for p in outcome.problems], dict(labels.left_out),
     ]  # fmt: skip
 
 
 def _unpack(entries: list[Any], instances: list[Instances]) -> dict[Key, Outcome]:
     outcomes: dict[Key, Outcome] = {}
     for entry, objects in zip(entries, instances, strict=True):
-        key, size, state, image_label, rows, dropped, fixed, duplicates, label_problems, problems = entry
+        key, size, state, image_label, rows, dropped, fixed, duplicates, label_problems, problems, left_out = entry
         known: LabelState = state
         parsed = Labels(
             objects, known, rows, dropped, fixed, duplicates, tuple(Problem(*fields) for fields in label_problems),
-            image_label,
+            image_label, {str(what): int(count) for what, count in left_out.items()},
         )  # fmt: skip
         image, label = key
         outcomes[(tuple(image), None if label is None else tuple(label))] = Outcome(

@@ -156,6 +156,7 @@ def truth_of(record: Record, layout: TargetLayout) -> GroundTruth | ImageTruth:
         record.size,
         ignore=None if objects.ignore is None else _copied(objects.ignore, np.float32),
         ignore_labels=None if objects.ignore_labels is None else _copied(objects.ignore_labels, np.int64),
+        ignore_outlines=objects.ignore_outlines if layout.task == "segment" else None,
         outlines=objects.polygons if layout.task == "segment" else None,
         keypoints=_keypoints(objects, layout.keypoints) if layout.task == "pose" else None,
         areas=None if objects.areas is None else _copied(objects.areas, np.float32),

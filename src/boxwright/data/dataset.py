@@ -159,6 +159,7 @@ def _assemble(
         rows_fixed=sum(part.fixed for part in labels),
         duplicates=sum(part.duplicates for part in labels),
         per_class_counts=counts,
+        left_out=dict(sum((Counter(part.left_out) for part in labels), Counter())),
         problems=tuple(problems),
     )
     return Records(header, split, records, report)

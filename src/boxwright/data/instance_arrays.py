@@ -27,14 +27,18 @@ def pack_instances(instances: Sequence[Instances]) -> dict[str, np.ndarray]:
     for name in names:
         _put(arrays, _ATTRIBUTE + name, [(part.attributes or {}).get(name) for part in instances])
     arrays["has:attributes"] = np.array([part.attributes is not None for part in instances], np.bool_)
-    outlines = [part.polygons for part in instances]
-    arrays["has:polygons"] = np.array([part is not None for part in outlines], np.bool_)
+    _put_outlines(arrays, "polygons", [part.polygons for part in instances])
+    _put_outlines(arrays, "ignore_outlines", [part.ignore_outlines for part in instances])
+    return arrays
+
+
+def _put_outlines(arrays: dict[str, np.ndarray], name: str, outlines: Sequence[tuple[Polygons, ...] | None]) -> None:
+    arrays["has:" + name] = np.array([part is not None for part in outlines], np.bool_)
     objects = [outline for part in outlines if part is not None for outline in part]
     parts = [points for outline in objects for points in outline]
-    arrays["polygon_parts"] = np.array([len(outline) for outline in objects], np.int64)
-    arrays["polygon_points"] = np.array([len(points) for points in parts], np.int64)
-    arrays["polygons"] = np.concatenate([np.zeros((0, 2), np.float32), *parts])
-    return arrays
+    arrays[name + "_parts"] = np.array([len(outline) for outline in objects], np.int64)
+    arrays[name + "_points"] = np.array([len(points) for points in parts], np.int64)
+    arrays[name] = np.concatenate([np.zeros((0, 2), np.float32), *parts])
 
 
 def _put(arrays: dict[str, np.ndarray], name: str, parts: Sequence[np.ndarray | None]) -> None:
@@ -55,12 +59,14 @@ def unpack_instances(arrays: Mapping[str, np.ndarray]) -> list[Instances]:
     columns |= {name: _take(arrays, name, regions) for name in _PER_REGION}
     names = [name.removeprefix("has:") for name in arrays if name.startswith("has:" + _ATTRIBUTE)]
     attributes = {name.removeprefix(_ATTRIBUTE): _take(arrays, name, objects) for name in names}
-    outlines = _take_outlines(arrays, objects)
+    outlines = _take_outlines(arrays, "polygons", objects)
+    shapes = _take_outlines(arrays, "ignore_outlines", regions)
     result = []
     for row, has_attributes in enumerate(arrays["has:attributes"].tolist()):
         fields: dict[str, Any] = {name: column[row] for name, column in columns.items()}
         told = {name: part for name, column in attributes.items() if (part := column[row]) is not None}
-        result.append(Instances(**fields, polygons=outlines[row], attributes=told if has_attributes else None))
+        fields |= {"polygons": outlines[row], "ignore_outlines": shapes[row]}
+        result.append(Instances(**fields, attributes=told if has_attributes else None))
     if len(result) != len(objects):
         raise ValueError("the arrays of the cache do not agree")
     return result
@@ -82,10 +88,12 @@ def _pieces(values: np.ndarray, counts: np.ndarray) -> list[np.ndarray]:
     return [values[end - count : end] for end, count in zip(ends.tolist(), counts.tolist(), strict=True)]
 
 
-def _take_outlines(arrays: Mapping[str, np.ndarray], counts: np.ndarray) -> list[tuple[Polygons, ...] | None]:
-    has = arrays["has:polygons"]
-    parts = iter(_pieces(arrays["polygons"], arrays["polygon_points"]))
-    per_object = _pieces(arrays["polygon_parts"], counts[has])
+def _take_outlines(
+    arrays: Mapping[str, np.ndarray], name: str, counts: np.ndarray
+) -> list[tuple[Polygons, ...] | None]:
+    has = arrays["has:" + name]
+    parts = iter(_pieces(arrays[name], arrays[name + "_points"]))
+    per_object = _pieces(arrays[name + "_parts"], counts[has])
     remaining = iter(per_object)
     result: list[tuple[Polygons, ...] | None] = []
     for given in has.tolist():

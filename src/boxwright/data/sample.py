@@ -37,6 +37,8 @@ class Instances:
     # Regions where nothing is known (crowds): no background loss, no false positives. Not objects: not counted.
     ignore: Float32[np.ndarray, "i 4"] | None = None  # px xyxy
     ignore_labels: Int64[np.ndarray, " i"] | None = None  # class of each region, or -1 for all; None: all
+    # Shape of each region, () where it is its box. Only as read: what moves or cuts regions leaves their boxes.
+    ignore_outlines: tuple[Polygons, ...] | None = None
 
     @staticmethod
     def empty() -> "Instances":
@@ -86,7 +88,18 @@ def join_instances(parts: Sequence[Instances]) -> Instances:
         ]
         joined["ignore"] = np.concatenate([part.ignore for part in regions if part.ignore is not None])
         joined["ignore_labels"] = np.concatenate(labels)
+        joined["ignore_outlines"] = _join_region_outlines(regions)
     return replace(first, **joined)
+
+
+def _join_region_outlines(parts: Sequence[Instances]) -> tuple[Polygons, ...] | None:
+    if all(part.ignore_outlines is None for part in parts):
+        return None
+    outlines: list[Polygons] = []
+    for part in parts:
+        none: tuple[Polygons, ...] = ((),) * (0 if part.ignore is None else len(part.ignore))
+        outlines += none if part.ignore_outlines is None else part.ignore_outlines
+    return tuple(outlines)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +143,7 @@ class Report:
     rows_fixed: int = 0
     duplicates: int = 0
     per_class_counts: Mapping[str, int] = field(default_factory=dict)
+    left_out: Mapping[str, int] = field(default_factory=dict)  # what labels tell and are not read for, counted
     problems: tuple[Problem, ...] = ()
 
 

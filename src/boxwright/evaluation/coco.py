@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from boxwright.evaluation.measure import BOX, Measure
-from boxwright.evaluation.rle import areas_of, outline_counts
+from boxwright.evaluation.rle import areas_of
 from boxwright.evaluation.scene import Scene, box_areas
 from boxwright.ops.polygons import box_corners, oriented_corners, pairwise_intersections, polygon_areas
 
@@ -48,8 +48,8 @@ def coco_result(scenes: Sequence[Scene], num_classes: int, measure: Measure = BO
     """The COCO evaluator's verdict on one kind of comparison. Prints nothing.
 
     Ignore regions are its crowds: a detection that matches no label and lies inside one by the threshold's share of its
-    own area is not counted; a pose lies inside when its keypoints are near the region. A region is a box also where
-    masks or oriented boxes are compared.
+    own area is not counted; a pose lies inside when its keypoints are near the region. Masks are compared with the
+    region's own shape where it is known, all others with its box.
     """
     names = POSE_NAMES if measure.kind == "pose" else COCO_NAMES
     if not any(measure.counted(scene).any() for scene in scenes):
@@ -157,7 +157,7 @@ def _label_rows(scenes: Sequence[Scene], measure: Measure) -> Iterator[dict[str,
 
 def _region_rows(image: int, scene: Scene, measure: Measure) -> Iterator[dict[str, Any]]:
     regions = scene.ignore_boxes
-    masks = tuple(outline_counts((), region, scene.image_size) for region in regions) if measure.kind == "mask" else ()
+    masks = scene.region_masks if measure.kind == "mask" else ()
     points = None
     if measure.kind == "pose":
         points = np.zeros((len(regions), len(measure.sigmas), 3), np.float32)

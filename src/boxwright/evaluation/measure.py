@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float32, Float64
 
-from boxwright.evaluation.rle import outline_counts, overlaps_of
+from boxwright.evaluation.rle import overlaps_of
 from boxwright.evaluation.scene import Scene, box_areas
 from boxwright.ops.polygons import box_corners, oriented_corners, pairwise_intersections, pairwise_oriented_iou
 
@@ -63,8 +63,7 @@ class Measure:
 
     def _share(self, scene: Scene, regions: np.ndarray, areas: np.ndarray) -> np.ndarray:
         if self.kind == "mask":
-            wanted = [outline_counts((), region, scene.image_size) for region in regions]
-            return overlaps_of(scene.masks, wanted, scene.image_size, of_first=True)
+            return overlaps_of(scene.masks, scene.region_masks, scene.image_size, of_first=True)
         if self.kind == "pose":
             return self._nearness(scene, regions.astype(np.float64), areas)
         if scene.oriented:

@@ -36,6 +36,7 @@ class Scene:
     # Detections inside are neither right nor wrong; the class of each region, -1 for all classes.
     ignore_boxes: Float32[np.ndarray, "i 4"] = field(default_factory=_no_boxes)
     ignore_labels: Int64[np.ndarray, " i"] = field(default_factory=_no_labels)
+    ignore_masks: tuple[bytes, ...] | None = None  # of each region where masks are compared; None: the boxes
     true_areas: Float64[np.ndarray, " m"] | None = None  # px^2, of the file or the outline; None: of the boxes
     masks: tuple[bytes, ...] = ()  # compressed run lengths, see `rle.py`
     true_masks: tuple[bytes, ...] = ()
@@ -73,6 +74,7 @@ class Scene:
             image_size=truth.image_size,
             ignore_boxes=regions,
             ignore_labels=classes,
+            ignore_masks=_ignore_masks(truth, regions),
             true_areas=_true_areas(truth, true_masks),
             masks=tuple(mask_counts(found_masks[row], truth.image_size) for row in order) if found_masks else (),
             true_masks=true_masks,
@@ -81,6 +83,13 @@ class Scene:
             attributes={name: _numbers(part)[order] for name, part in (found.attributes or {}).items()},
             true_attributes={name: part.cpu().numpy() for name, part in (truth.attributes or {}).items()},
         )
+
+    @property
+    def region_masks(self) -> tuple[bytes, ...]:
+        """Compressed run lengths of the ignore regions, of their boxes where no shape is known."""
+        if self.ignore_masks is not None:
+            return self.ignore_masks
+        return tuple(outline_counts((), region, self.image_size) for region in self.ignore_boxes)
 
     @property
     def oriented(self) -> bool:
@@ -109,6 +118,13 @@ def _true_masks(truth: GroundTruth, boxes: np.ndarray) -> tuple[bytes, ...]:
         return ()
     rows = zip(truth.outlines, boxes, strict=True)
     return tuple(outline_counts(outline, box, truth.image_size) for outline, box in rows)
+
+
+def _ignore_masks(truth: GroundTruth, regions: np.ndarray) -> tuple[bytes, ...] | None:
+    if truth.ignore_outlines is None:
+        return None
+    rows = zip(truth.ignore_outlines, regions, strict=True)
+    return tuple(outline_counts(outline, region, truth.image_size) for outline, region in rows)
 
 
 def _true_areas(truth: GroundTruth, masks: tuple[bytes, ...]) -> np.ndarray | None:

@@ -143,7 +143,7 @@ def test_drawn_labels_survive_every_route(task, route, fields, seed, count, heig
 def test_real_voc_to_yolo_to_coco_to_voc(shared_data, tmp_path):
     source = shared_data("bccd")
     report = convert(source, tmp_path / "yolo", to="yolo", images="copy")
-    assert dict(report.lost) == {}
+    assert dict(report.lost) == {"values of truncated": 1131}  # a flag that YOLO rows have no place for
     assert dict(report.not_read) == {"zero_area": 2}
     second = convert(report.destination, tmp_path / "coco", to="coco", images="link")
     third = convert(second.destination, tmp_path / "voc", to="voc", images="link")

@@ -72,4 +72,4 @@ def covered_share(boxes: np.ndarray, over: np.ndarray) -> np.ndarray:
 
 
 def _without_regions(objects: Instances) -> Instances:
-    return replace(objects, ignore=None, ignore_labels=None)
+    return replace(objects, ignore=None, ignore_labels=None, ignore_outlines=None)

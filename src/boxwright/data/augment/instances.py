@@ -57,7 +57,7 @@ def move(objects: Instances, matrix: Matrix) -> Instances:
         points[..., :2] = project(points[..., :2].reshape(-1, 2)).reshape(*points.shape[:-1], 2)
         changes["keypoints"] = _labelled_only(points, points[..., 2] > 0)
     if objects.ignore is not None:
-        changes["ignore"] = warp_boxes(objects.ignore, matrix).astype(np.float32)
+        changes |= {"ignore": warp_boxes(objects.ignore, matrix).astype(np.float32), "ignore_outlines": None}
     if objects.areas is not None:
         factor = abs(float(np.linalg.det(matrix[:2, :2])))
         changes["areas"] = None if matrix[2, :2].any() else (objects.areas * factor).astype(np.float32)
@@ -163,7 +163,7 @@ def cut_rest(objects: Instances, area: Area) -> Instances:
     if objects.ignore is not None:
         regions = objects.ignore.clip((x1, y1, x1, y1), (x2, y2, x2, y2)).astype(np.float32)
         keep = (regions[:, 2] > regions[:, 0]) & (regions[:, 3] > regions[:, 1])
-        changes["ignore"] = regions[keep]
+        changes |= {"ignore": regions[keep], "ignore_outlines": None}
         changes["ignore_labels"] = None if objects.ignore_labels is None else objects.ignore_labels[keep]
     return replace(objects, **changes) if changes else objects
 

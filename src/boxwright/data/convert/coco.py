@@ -10,7 +10,8 @@ import numpy as np
 from boxwright.data.convert.job import Job, Part, pixels
 from boxwright.data.formats.declarations import mirror_order
 from boxwright.data.formats.shapes import polygon_area
-from boxwright.data.sample import Instances, Record
+from boxwright.data.raster import outline_pixels
+from boxwright.data.sample import Instances, Polygons, Record
 from boxwright.vocabulary import AttributeSpec
 
 _HOLDS = frozenset(("polygons", "keypoints", "areas", "ignore", "attributes"))
@@ -60,7 +61,7 @@ def _contents(job: Job, part: Part) -> tuple[list[dict[str, Any]], list[dict[str
         job.count_lost(record.instances, _HOLDS | ({"corners"} if job.task == "obb" else set()))
         height, width = record.size
         images.append({"id": number, "file_name": name, "width": width, "height": height})
-        for entry in [*_objects(job, record), *_regions(job, record.instances)]:
+        for entry in [*_objects(job, record), *_regions(job, record)]:
             annotations.append({"id": len(annotations) + 1, "image_id": number, **entry})
     return images, annotations
 
@@ -112,17 +113,33 @@ def _attributes(specs: tuple[AttributeSpec, ...], values: Any, index: int) -> di
     return known
 
 
-def _regions(job: Job, objects: Instances) -> list[dict[str, Any]]:
-    """Ignore regions as crowds; one for all classes becomes one for each class."""
+def _regions(job: Job, record: Record) -> list[dict[str, Any]]:
+    """Ignore regions as crowds, their shapes as run lengths; one for all classes becomes one for each class."""
+    objects = record.instances
     if objects.ignore is None:
         return []
     count = len(objects.ignore)
     labels = [-1] * count if objects.ignore_labels is None else objects.ignore_labels.tolist()
+    shapes = ((),) * count if objects.ignore_outlines is None else objects.ignore_outlines
     entries = []
-    for box, label in zip(objects.ignore.astype(np.float64), labels, strict=True):
+    for box, label, shape in zip(objects.ignore.astype(np.float64), labels, shapes, strict=True):
         x1, y1, x2, y2 = box.tolist()
+        told = _run_lengths(job, shape, record.size) if shape else {}
         for number in job.header.class_ids if label < 0 else (job.header.class_ids[label],):
             bbox = pixels(np.array([x1, y1, x2 - x1, y2 - y1]))
             area = round((x2 - x1) * (y2 - y1), 4)
-            entries.append({"category_id": number, "bbox": bbox, "area": area, "iscrowd": 1})
+            entries.append({"category_id": number, "bbox": bbox, "area": area, "iscrowd": 1, **told})
     return entries
+
+
+def _run_lengths(job: Job, shape: Polygons, size: tuple[int, int]) -> dict[str, Any]:
+    """Area and segmentation of a crowd: column by column, beginning with the number of pixels outside."""
+    if any((part != part.round()).any() for part in shape):
+        job.lose("parts of a pixel at the edges of crowds (written as whole pixels)")
+    patch = outline_pixels(shape, size)
+    mask = np.zeros(size, np.bool_)
+    mask[patch.window] = patch.pixels
+    flat = mask.ravel(order="F")
+    edges = np.flatnonzero(np.diff(flat, prepend=False))
+    counts = np.diff(edges, prepend=0, append=flat.size).tolist()
+    return {"area": int(mask.sum()), "segmentation": {"size": list(size), "counts": counts}}

@@ -5,8 +5,8 @@
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from boxwright.data.convert.job import ConversionReport, ImageMode, Job, Part
@@ -33,9 +33,73 @@ def convert_dataset(
     """See `boxwright.data.convert.convert_dataset`."""
     if to not in writers:
         raise DataError(f"convert: expected one of {', '.join(writers)}, got '{to}'")
-    header = open_dataset(source, config.names)
+    read = read_source(source, destination, task, config, on_progress)
+    advance = step_by_step(on_progress, read.images)
     folder = Path(destination).expanduser()
-    _refuse_place(folder, header)
+    lost, result = fill_folder(read, folder, to, writers[to], images, read.parts, advance)
+    return ConversionReport(
+        Path(source), result, read.header.format, to, read.task, read.per_split, read.objects,
+        {**read.left_out, **lost}, read.not_read,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A dataset that was read to be written anew."""
+
+    header: DatasetHeader
+    task: TaskName
+    splits: Mapping[tuple[Split, ...], Records]  # those made of the same files once
+
+    @property
+    def parts(self) -> list[Part]:
+        """What a writer gets."""
+        return [Part(names, records.records) for names, records in self.splits.items()]
+
+    @property
+    def images(self) -> int:
+        """Number of images."""
+        return sum(len(records.records) for records in self.splits.values())
+
+    @property
+    def objects(self) -> int:
+        """Number of objects, or of images that have a class."""
+        return sum(len(all_labels(records.records)) for records in self.splits.values())
+
+    @property
+    def per_split(self) -> dict[str, int]:
+        """Images of each split."""
+        return {split: len(records.records) for names, records in self.splits.items() for split in names}
+
+    @property
+    def left_out(self) -> dict[str, int]:
+        """What the labels tell and nothing was read for."""
+        counts: Counter[str] = Counter()
+        for records in self.splits.values():
+            counts.update(records.report.left_out)
+        return dict(counts)
+
+    @property
+    def not_read(self) -> dict[str, int]:
+        """Rows and images that reading dropped, by problem code."""
+        problems = [problem for records in self.splits.values() for problem in records.report.problems]
+        return dict(Counter(problem.code for problem in problems if "dropped" in problem.action))
+
+
+def read_source(
+    source: str | Path,
+    destination: str | Path,
+    task: TaskName | None,
+    config: DataConfig,
+    on_progress: Progress | None,
+) -> Source:
+    """Everything that a dataset's labels tell.
+
+    Raises:
+        DataError: the source has errors that must be decided first, or the destination is no place to write to.
+    """
+    header = open_dataset(source, config.names)
+    _refuse_place(Path(destination).expanduser(), header)
     reading = replace(
         config,
         task=task or header.task or "detect",
@@ -45,32 +109,43 @@ def convert_dataset(
         source=str(source),
     )
     splits = _read(header, reading, on_progress)
-    chosen = task or header.task or _guess(splits)
-    parts = [Part(names, records.records) for names, records in splits.items()]
-    total = sum(len(part.records) for part in parts)
+    return Source(header, task or header.task or _guess(splits), splits)
+
+
+def fill_folder(
+    source: Source,
+    folder: Path,
+    to: str,
+    writer: Callable[[Job], str],
+    images: ImageMode,
+    parts: Sequence[Part],
+    advance: Callable[[], None],
+) -> tuple[dict[str, int], Path]:
+    """Writes a new dataset whole or not at all; returns what was lost, and what to name as the dataset."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        unfinished.chmod(0o755)
+        job = Job(unfinished, source.header, source.task, to, parts, images, advance)
+        result = writer(job)
+        unfinished.replace(folder)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+    return dict(job.lost), folder / result
+
+
+def step_by_step(on_progress: Progress | None, total: int, stage: str = "writing") -> Callable[[], None]:
+    """Counts the images of a stage one by one."""
     done = 0
 
     def advance() -> None:
         nonlocal done
         done += 1
         if on_progress is not None:
-            on_progress("writing", done, total)
+            on_progress(stage, done, total)
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        unfinished.chmod(0o755)
-        job = Job(unfinished, header, chosen, to, parts, images, advance)
-        result = writers[to](job)
-        unfinished.replace(folder)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
-    return ConversionReport(
-        Path(source), folder / result, header.format, to, chosen,
-        {split: len(records.records) for names, records in splits.items() for split in names},
-        sum(len(all_labels(part.records)) for part in parts), dict(job.lost), _not_read(splits),
-    )  # fmt: skip
+    return advance
 
 
 def _refuse_place(folder: Path, header: DatasetHeader) -> None:
@@ -103,10 +178,3 @@ def _guess(splits: Mapping[tuple[Split, ...], Records]) -> TaskName:
     records = [record for part in splits.values() for record in part.records]
     outlined = any(any(record.instances.polygons or ()) for record in records)
     return "segment" if outlined else "detect"
-
-
-def _not_read(splits: Mapping[tuple[Split, ...], Records]) -> dict[str, int]:
-    counts: Counter[str] = Counter()
-    for records in splits.values():
-        counts.update(problem.code for problem in records.report.problems if "dropped" in problem.action)
-    return dict(counts)

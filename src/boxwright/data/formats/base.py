@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: The boxwright authors
 """What a dataset format is: it says what a source holds, lists its images, and reads the labels of one image."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
@@ -46,6 +46,7 @@ class Labels:
     duplicates: int = 0
     problems: tuple[Problem, ...] = ()
     image_label: int | None = None  # class of the whole image, for classification
+    left_out: Mapping[str, int] = field(default_factory=dict)  # what the file tells and `instances` does not, counted
 
 
 @runtime_checkable

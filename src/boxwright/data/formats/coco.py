@@ -40,7 +40,7 @@ class Coco:
     """Reader of COCO JSON annotations."""
 
     name: str = "coco"
-    version: int = 1
+    version: int = 2
 
     def detect(self, source: Path) -> bool:
         """A COCO file, a folder with some, or a YAML file whose splits are JSON files."""

@@ -17,7 +17,7 @@ from boxwright.data.formats.collect import Collector, EntryError
 from boxwright.data.formats.objects import AttributeValue, Box, ReadObject, Wanted, check_keypoints, clip_box
 from boxwright.data.formats.oriented import OrientedError, oriented_corners
 from boxwright.data.formats.rle import RleError, decode_rle
-from boxwright.data.formats.shapes import extent, flaw, mask_outlines
+from boxwright.data.formats.shapes import extent, flaw, holes, mask_outlines
 from boxwright.data.policy import DataConfig
 from boxwright.data.sample import DatasetHeader
 from boxwright.vocabulary import AttributeSpec
@@ -66,7 +66,7 @@ class _Annotation:
             raise EntryError("class_unknown", f"category_id {category!r:.40} is not in categories")
         item = ReadObject(index[category], self._box(), area=_number(self.entry.get("area")))
         if self.entry.get("iscrowd") in (1, True):
-            self.found.ignore(item.box, item.label)
+            self._ignore(item)
             return
         if wanted.polygons or wanted.corners:
             outline = self._outline(self.entry.get("segmentation"))
@@ -78,6 +78,16 @@ class _Annotation:
         if wanted.attributes:
             item.attributes = self._attributes(self.entry.get("attributes"))
         self.found.add(item, (item.label, *self.entry["bbox"]), self.title)
+
+    def _ignore(self, item: ReadObject) -> None:
+        outline: tuple[np.ndarray, ...] = ()
+        if self.found.wanted.polygons:
+            try:
+                given = self.entry.get("segmentation")
+                outline = mask_outlines(self._mask(given)) if isinstance(given, dict) else self._outline(given)
+            except EntryError as error:
+                self._mend(error.code, str(error), "the crowd's box is used")
+        self.found.ignore(item.box, item.label, outline)
 
     def _mend(self, code: str, message: str, action: str) -> None:
         self.found.mend(self.title, code, message, action)
@@ -97,10 +107,10 @@ class _Annotation:
         if not given:
             return ()
         if isinstance(given, dict):
-            try:
-                return mask_outlines(decode_rle(given, self.found.size))
-            except RleError as error:
-                raise EntryError("bad_mask", f"segmentation: {error}") from None
+            mask = self._mask(given)
+            self.found.leave_out("run lengths of objects' masks (became outlines)")
+            self.found.leave_out("holes of objects' masks (joined to the outline by a line)", holes(mask))
+            return mask_outlines(mask)
         parts = []
         for part in given if isinstance(given, list) else [given]:
             reason = _polygon_flaw(part)
@@ -109,6 +119,12 @@ class _Annotation:
             else:
                 self._mend("bad_polygon", f"segmentation: {reason}", "part dropped")
         return tuple(parts)
+
+    def _mask(self, given: Any) -> np.ndarray:
+        try:
+            return decode_rle(given, self.found.size)
+        except RleError as error:
+            raise EntryError("bad_mask", f"segmentation: {error}") from None
 
     def _orient(self, item: ReadObject, outline: tuple[np.ndarray, ...]) -> None:
         try:

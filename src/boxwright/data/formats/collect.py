@@ -2,6 +2,7 @@
 # SPDX-FileCopyrightText: The boxwright authors
 """The labels of one image while its entries are read one by one: what is kept, ignored, mended, dropped, and why."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,6 +11,8 @@ from boxwright.data.formats.base import Labels
 from boxwright.data.formats.objects import MAX_AREA_LOST, Box, ReadObject, Wanted, clip_box, instances_of
 from boxwright.data.policy import DataConfig
 from boxwright.data.sample import Problem, Severity
+
+DIFFICULT = "difficult flags (their objects became ordinary ones)"  # left out where such objects are kept
 
 
 class EntryError(Exception):
@@ -35,6 +38,8 @@ class Collector:
     _seen: dict[tuple[object, ...], str] = field(default_factory=dict)
     _ignore: list[Box] = field(default_factory=list)
     _ignore_labels: list[int] = field(default_factory=list)
+    _ignore_outlines: list[tuple[np.ndarray, ...]] = field(default_factory=list)
+    _left_out: Counter[str] = field(default_factory=Counter)
     _mended: set[str] = field(default_factory=set)
     _dropped: int = 0
     _duplicates: int = 0
@@ -67,10 +72,16 @@ class Collector:
         self._seen[key] = title or f"in line {line}"
         self._objects.append(item)
 
-    def ignore(self, box: Box, label: int) -> None:
-        """A region where nothing is known; `label` -1 for every class."""
+    def ignore(self, box: Box, label: int, outline: tuple[np.ndarray, ...] = ()) -> None:
+        """A region where nothing is known, the box where it has no outline; `label` -1 for every class."""
         self._ignore.append(box)
         self._ignore_labels.append(label)
+        self._ignore_outlines.append(outline)
+
+    def leave_out(self, what: str, count: int = 1) -> None:
+        """Counts something that the file tells and the labels of an image have no place for."""
+        if count:
+            self._left_out[what] += count
 
     def clip(self, box: Box, title: str, *, quiet: bool = False, line: int | None = None) -> Box:
         """The part of a box inside the image; cutting much of it is said, unless `quiet`.
@@ -99,9 +110,10 @@ class Collector:
             self.say("too_many_objects", message, f"{over} {self.noun}s dropped")
             self._dropped += over
         instances = instances_of(
-            self._objects[:limit], self.wanted, ignore=self._ignore or None, ignore_labels=self._ignore_labels
-        )
+            self._objects[:limit], self.wanted, ignore=self._ignore or None, ignore_labels=self._ignore_labels,
+            ignore_outlines=self._ignore_outlines,
+        )  # fmt: skip
         return Labels(
             instances, "found" if entries else "empty", entries, self._dropped, len(self._mended), self._duplicates,
-            tuple(self.problems),
+            tuple(self.problems), left_out=dict(self._left_out),
         )  # fmt: skip

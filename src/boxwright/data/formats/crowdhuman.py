@@ -22,6 +22,7 @@ from boxwright.data.sample import DatasetHeader, Problem, Split
 from boxwright.errors import DataError
 
 _BOXES = {"full": "fbox", "visible": "vbox", "head": "hbox"}
+_READ = ("ignore", "box_id")  # flags that are used, or number the boxes only
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ class CrowdHuman:
     """Reader of CrowdHuman boxes."""
 
     name: str = "crowdhuman"
-    version: int = 1
+    version: int = 2
 
     def detect(self, source: Path) -> bool:
         """An `.odgt` file, or a folder with one."""
@@ -104,6 +105,17 @@ def _read_entry(entry: Any, title: str, found: Collector) -> None:
         found.ignore(box, -1 if masked else 0)
     else:
         found.add(ReadObject(0, box), (x, y, w, h), title)
+        _count_rest(entry, found)
+
+
+def _count_rest(entry: Mapping[str, Any], found: Collector) -> None:
+    """The person's other boxes, and what is told about it."""
+    for name, key in _BOXES.items():
+        found.leave_out(f"{name} boxes", int(name != found.config.box and key in entry))
+    for key in ("extra", "head_attr"):
+        flags = entry.get(key)
+        for flag in flags if isinstance(flags, Mapping) else ():
+            found.leave_out(f"values of {key} {flag}", int(flag not in _READ))
 
 
 def _parse(file: Path, problems: list[Problem]) -> list[_People]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from boxwright.data.formats.base import Item, Labels, Listing, shown
 from boxwright.data.formats.class_list import read_class_list
-from boxwright.data.formats.collect import Collector, EntryError
+from boxwright.data.formats.collect import DIFFICULT, Collector, EntryError
 from boxwright.data.formats.listing import LabelFolders, list_folder, name_clashes, reach, spellings
 from boxwright.data.formats.objects import ReadObject, Wanted, clip_box
 from boxwright.data.formats.oriented import OrientedError, oriented_corners
@@ -43,7 +43,7 @@ class Dota:
     """Reader of DOTA text labels."""
 
     name: str = "dota"
-    version: int = 1
+    version: int = 2
 
     def detect(self, source: Path) -> bool:
         """A folder with `images` and `labelTxt`, or such folders called train and val."""
@@ -152,6 +152,7 @@ def _read_row(fields: list[str], line: int, header: DatasetHeader, found: Collec
     box = found.clip(clip_box(extent(corners), found.size)[0], "", line=line)
     outline = (corners,) if found.config.task == "segment" else ()
     found.add(ReadObject(label, box, polygons=outline, corners=corners), (label, *values), "", line)
+    found.leave_out(DIFFICULT, int(difficult != "0"))
 
 
 def _class_and_flag(fields: list[str]) -> tuple[str, str]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from boxwright.data.formats.shapes import box_corners
 from boxwright.data.policy import DataConfig
-from boxwright.data.sample import Instances
+from boxwright.data.sample import Instances, Polygons
 from boxwright.vocabulary import AttributeSpec, KeypointSpec
 
 Box = tuple[float, float, float, float]  # px xyxy
@@ -58,6 +58,7 @@ def instances_of(
     *,
     ignore: Sequence[Box] | None = None,
     ignore_labels: Sequence[int] = (),
+    ignore_outlines: Sequence[tuple[np.ndarray, ...]] = (),
 ) -> Instances:
     """The instances of one image, with every field that is wanted; areas where a file states any."""
     count = len(objects)
@@ -66,7 +67,7 @@ def instances_of(
         "labels": np.array([item.label for item in objects], np.int64),
     }
     if wanted.polygons:
-        fields["polygons"] = tuple(tuple(part.astype(np.float32) for part in item.polygons) for item in objects)
+        fields["polygons"] = _float32([item.polygons for item in objects])
     if wanted.corners:
         corners = [box_corners(item.box) if item.corners is None else item.corners for item in objects]
         fields["corners"] = np.array(corners, np.float64).reshape(count, 4, 2).astype(np.float32)
@@ -81,7 +82,13 @@ def instances_of(
     if ignore is not None:
         fields["ignore"] = np.array(ignore, np.float64).reshape(-1, 4).astype(np.float32)
         fields["ignore_labels"] = np.array(ignore_labels, np.int64)
+        if any(ignore_outlines):
+            fields["ignore_outlines"] = _float32(ignore_outlines)
     return Instances(**fields)
+
+
+def _float32(outlines: Sequence[tuple[np.ndarray, ...]]) -> tuple[Polygons, ...]:
+    return tuple(tuple(part.astype(np.float32) for part in outline) for outline in outlines)
 
 
 def _column(spec: AttributeSpec, objects: Sequence[ReadObject]) -> np.ndarray:

@@ -142,6 +142,16 @@ def mask_outlines(mask: np.ndarray) -> tuple[np.ndarray, ...]:
     return tuple(outlines)
 
 
+def holes(mask: np.ndarray) -> int:
+    """Number of places inside a mask that it does not cover.
+
+    >>> holes(np.array([[1, 1, 1], [1, 0, 1], [1, 1, 1]]))
+    1
+    """
+    outside = np.pad(mask, 1) == 0
+    return cv2.connectedComponents(outside.astype(np.uint8), connectivity=8)[0] - 2  # less what is covered, the outside
+
+
 _STEPS = ((1, 0), (0, 1), (-1, 0), (0, -1))  # right, down, left, up
 
 

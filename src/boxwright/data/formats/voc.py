@@ -6,12 +6,14 @@ Source: spec/datasets section 4; Everingham et al. 2010, development kit.
 """
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from boxwright.data.formats.base import Item, Labels, Listing, shown
 from boxwright.data.formats.class_list import read_class_list
+from boxwright.data.formats.collect import DIFFICULT
 from boxwright.data.formats.listing import (
     IMAGE_SUFFIXES,
     LabelFolders,
@@ -41,7 +43,7 @@ class Voc:
     """Reader of Pascal VOC annotations."""
 
     name: str = "voc"
-    version: int = 1
+    version: int = 2
 
     def detect(self, source: Path) -> bool:
         """A folder with `Annotations` and `ImageSets` or `JPEGImages`."""
@@ -138,6 +140,7 @@ class _Reading:
     header: DatasetHeader
     config: DataConfig
     problems: list[Problem] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
     leaving: int = 0  # boxes that leave the upright image but would fit the stored one
 
     def labels(self, file: VocFile) -> Labels:
@@ -158,6 +161,7 @@ class _Reading:
                 duplicates += 1
                 continue
             seen[key] = number
+            self._count_rest(item)
             fixed += len(self.problems) > before
         kept, limit = list(seen), self.config.max_objects
         if len(kept) > limit:
@@ -169,11 +173,18 @@ class _Reading:
             self._say(None, "labels_unrotated", message, "none")
         return Labels(
             _instances(kept[:limit], self.config), "found" if file.objects else "empty", len(file.objects), dropped,
-            fixed, duplicates, tuple(self.problems),
+            fixed, duplicates, tuple(self.problems), left_out=dict(self.left_out),
         )  # fmt: skip
 
     def _say(self, line: int | None, code: str, message: str, action: str, severity: Severity = "warning") -> None:
         self.problems.append(Problem(self.name, line, code, message, action, severity))
+
+    def _count_rest(self, item: VocObject) -> None:
+        """What an object tells beside its class and box; `Unspecified` and 0 tell nothing."""
+        told = [f"values of {name}" for name, text in item.more.items() if text not in ("", "0", "Unspecified")]
+        told += [DIFFICULT] if item.difficult not in (None, "", "0") else []
+        told += ["boxes of parts"] * item.parts
+        self.left_out.update(told)
 
     def _compare_size(self, file: VocFile) -> None:
         height, width = self.image.size

@@ -31,6 +31,8 @@ class VocObject:
     difficult: str | None = None
     corners: dict[str, str] = field(default_factory=dict)
     has_box: bool = False
+    more: dict[str, str] = field(default_factory=dict)  # what else is told: pose, truncated, occluded
+    parts: int = 0  # objects of its own inside it
 
 
 @dataclass(slots=True)
@@ -91,6 +93,8 @@ class _Handler:
             self.result.objects.append(VocObject(self.parser.CurrentLineNumber))
         elif self._path[1:] == ["object", "bndbox"]:
             self.result.objects[-1].has_box = True
+        elif self._path[1:] == ["object", "part"]:
+            self.result.objects[-1].parts += 1
 
     def _end(self, tag: str) -> None:
         text = "".join(self._text).strip()
@@ -103,6 +107,8 @@ class _Handler:
                 self.result.objects[-1].name = text
             case ["object", "difficult"]:
                 self.result.objects[-1].difficult = text
+            case ["object", ("pose" | "truncated" | "occluded") as name]:
+                self.result.objects[-1].more[name] = text
             case ["object", "bndbox", corner] if corner in _CORNERS:
                 self.result.objects[-1].corners[corner] = text
             case _:

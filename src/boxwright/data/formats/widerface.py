@@ -23,6 +23,7 @@ from boxwright.errors import DataError
 
 _PATTERN = "wider_face_*_bbx_gt.txt"
 _INVALID = 7  # field of a row
+_MORE = ("blur", "expression", "illumination", "occlusion", "pose")  # of a row, beside the box and the invalid flag
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class WiderFace:
     """Reader of WIDER FACE boxes."""
 
     name: str = "widerface"
-    version: int = 1
+    version: int = 2
 
     def detect(self, source: Path) -> bool:
         """A file called `wider_face_*_bbx_gt.txt`, or a folder with one."""
@@ -118,6 +119,8 @@ def _read_row(text: str, line: int, found: Collector) -> None:
         found.ignore(box, 0)
     else:
         found.add(ReadObject(0, box), tuple(values[:4]), "", line)
+        for name in _MORE if len(values) == 10 else ():
+            found.leave_out(f"values of {name}")
 
 
 def _parse(file: Path, problems: list[Problem]) -> list[_Faces]:
