@@ -40,6 +40,7 @@ format: $(INSTALLED)  ## apply the formatter and the safe lint fixes
 docs: $(INSTALLED)  ## pages and pictures of every assigner and loss term, sizes of the models, pictures of the tasks
 	$(VENV)/bin/python docs/build_losses.py
 	$(VENV)/bin/python docs/build_models.py
+	$(VENV)/bin/python docs/build_audit.py
 
 bench-peer: $(PEER)/.installed  ## a second environment with the packages that benchmarks compare with (AGPL, GPL; only ever run)
 

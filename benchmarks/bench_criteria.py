@@ -11,6 +11,7 @@ them only our side is measured. `temporaries` are what torch holds at the peak b
 
 import importlib
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -361,12 +362,13 @@ def questions(family: str) -> list[Question]:
     return found
 
 
-def measure(family: str, question: Question, repeats: int, *, with_peer: bool) -> dict[str, Any]:
+def measure(family: str, question: Question, repeats: int, *, with_peer: bool, cpu_time: bool) -> dict[str, Any]:
     """Times, ratio and memory of one question."""
     scene, our_step, peer_step = FAMILIES[family](question)
     steps = {"ours": our_step} | ({"peer": peer_step} if peer_step and with_peer else {})
     row: dict[str, Any] = {"question": question.name, "family": family, "objects": sum(question.counts)}
-    seconds = medians(steps, repeats, warmup=4, burst=5)
+    clock = time.process_time if cpu_time else time.perf_counter
+    seconds = medians(steps, repeats, warmup=4, burst=5, clock=clock)
     for name, step in steps.items():
         row[f"{name}_ms"] = round(1e3 * seconds[name], 1)
         row[f"{name}_total"] = float(step())
@@ -385,6 +387,7 @@ def main() -> None:
     parser.add_argument("--objects", type=int, nargs="+", help="only questions with so many objects in every image")
     parser.add_argument("--no-peer", action="store_true", help="our side only")
     parser.add_argument("--compile", action="store_true", help="our side through torch.compile, inductor, one graph")
+    parser.add_argument("--cpu-time", action="store_true", help="CPU time instead of wall time: for a busy machine")
     options = parser.parse_args()
     global COMPILE
     COMPILE = options.compile
@@ -395,10 +398,13 @@ def main() -> None:
         for question in questions(family):
             if options.objects and question.counts[0] not in options.objects:
                 continue
-            row = measure(family, question, options.repeats, with_peer=not options.no_peer)
+            row = measure(family, question, options.repeats, with_peer=not options.no_peer, cpu_time=options.cpu_time)
             print("  ".join(f"{key} {value}" for key, value in row.items()), flush=True)
             if not options.no_record:
-                record("criteria", row | {"heap": heap, "compiled": COMPILE})
+                record(
+                    "criteria",
+                    row | {"heap": heap, "compiled": COMPILE, "clock": "cpu" if options.cpu_time else "wall"},
+                )
 
 
 if __name__ == "__main__":

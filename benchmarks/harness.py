@@ -34,13 +34,18 @@ def warm_heap() -> bool:
 
 
 def medians(
-    variants: Mapping[str, Callable[[], Any]], repeats: int = 15, warmup: int = 3, burst: int = 1
+    variants: Mapping[str, Callable[[], Any]],
+    repeats: int = 15,
+    warmup: int = 3,
+    burst: int = 1,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, float]:
     """Median seconds of each variant. Turns alternate, so a busy machine slows all variants alike.
 
     In a turn a variant runs `warmup` times untimed (with `burst` 1: in the first turn only), then `burst` times timed.
     Longer bursts suit variants with large blocks: the other one leaves free memory in pieces of its own sizes, and a
-    large block would be faulted in anew each time, which does not happen inside one training process.
+    large block would be faulted in anew each time, which does not happen inside one training process. `clock` may be
+    `time.process_time`, for one thread on a machine that others keep busy: what waits for a core is not counted.
     """
     seconds: dict[str, list[float]] = {name: [] for name in variants}
     for turn in range(-(-repeats // burst)):
@@ -48,9 +53,9 @@ def medians(
             for _ in range(warmup if turn == 0 or burst > 1 else 0):
                 run()
             for _ in range(burst):
-                start = time.perf_counter()
+                start = clock()
                 run()
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(clock() - start)
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 

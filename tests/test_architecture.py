@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 SRC = ROOT / "src" / "boxwright"
 
 # Which rooms a room may import, besides itself. A room is a package or a module directly below `boxwright`.
-FOUNDATION = {"errors", "structures", "config", "vocabulary", "results"}
+FOUNDATION = {"errors", "structures", "config", "vocabulary", "results", "faults"}
 SIBLINGS = {"models", "losses", "data", "evaluation", "viz"}
 BELOW_TASKS = FOUNDATION | SIBLINGS | {"ops"}
 BELOW_ENGINE = BELOW_TASKS | {"tasks"}
@@ -24,6 +24,7 @@ DOORS = {
     "config": {"errors"},
     "vocabulary": {"errors", "config"},
     "results": {"errors", "config", "vocabulary", "structures"},
+    "faults": {"structures"},  # of a loss; engine and inspector both tell them
     "ops": FOUNDATION,
     **{room: FOUNDATION | {"ops"} for room in SIBLINGS},
     "tasks": BELOW_TASKS,
@@ -32,9 +33,10 @@ DOORS = {
     "presets": BELOW_ENGINE | {"engine"},
     "api": BELOW_ENGINE | {"engine", "presets"},
     "api_inspect": BELOW_ENGINE | {"engine", "presets", "api", "inspector"},
-    "cli": BELOW_ENGINE | {"engine", "presets", "api", "api_inspect", "inspector", "__init__"},
+    "api_audit": BELOW_ENGINE | {"engine", "presets", "api", "inspector"},
+    "cli": BELOW_ENGINE | {"engine", "presets", "api", "api_inspect", "api_audit", "inspector", "__init__"},
     "__main__": {"cli"},
-    "__init__": BELOW_ENGINE | {"engine", "presets", "api"},
+    "__init__": BELOW_ENGINE | {"engine", "presets", "api", "api_audit", "api_inspect", "inspector"},
 }
 # Data that several rooms share; it computes nothing.
 SHARED_FILES = {"boxwright.data.sample": {"tasks", "evaluation"}}

@@ -165,7 +165,7 @@ def test_other_ranks_keep_silent_but_say_who_they_are_when_they_fail(scenes):
 
 def test_train_says_what_is_missing(call, scenes):
     assert call("train") == (1, "ConfigError: model: expected a preset such as 'yolov8n', or a recipe")
-    assert call("train", "yolov8n")[1].startswith("ConfigError: data: expected a dataset")
+    assert call("train", "yolov8n")[1].startswith("ConfigError: data: no dataset; expected a YOLO data.yaml")
     assert call("train", "--resume", "nowhere")[1].startswith("CheckpointError: nowhere: holds no recipe.yaml")
 
 

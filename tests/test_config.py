@@ -166,6 +166,35 @@ def test_override_of_a_kind_keeps_the_shared_fields_and_takes_the_defaults_of_th
     assert override(TREE, ["rules.main.assigner.kind=far"]).rules["main"].assigner == Far(topk=10, limit=None)
 
 
+def test_override_of_a_kind_leaves_out_shared_fields_that_mean_something_else():
+    """By their type, or because the new member refuses the value."""
+
+    @component
+    class Words:
+        kind: Literal["words"] = "words"
+        stem: str = "conv"
+        widths: tuple[int, ...] = (1, 2, 3)
+        depth: int = 7
+
+    @component
+    class Numbers:
+        kind: Literal["numbers"] = "numbers"
+        stem: tuple[int, int] = (4, 5)
+        widths: tuple[int, ...] = (6, 7)
+        depth: int = 1
+
+        def __post_init__(self):
+            if len(self.widths) != 2:
+                raise ConfigError("widths: expected 2")
+
+    @component
+    class Holder:
+        part: Annotated[Words | Numbers, Field(discriminator="kind")] = Words()
+
+    assert override(Holder(), ["part.kind=numbers"]).part == Numbers(depth=7)
+    assert override(Holder(part=Numbers()), ["part.kind=words"]).part == Words(widths=(6, 7), depth=1)
+
+
 def test_fields_of_a_new_kind_can_be_set_right_after_it():
     settings = ["rules.main.assigner.kind=far", "rules.main.assigner.limit=2.5"]
 

@@ -23,8 +23,15 @@ if TYPE_CHECKING:
     from boxwright.api import loss as loss
     from boxwright.api import recipe as recipe
     from boxwright.api import train as train
+    from boxwright.api_inspect import explain_image as explain_image
+    from boxwright.api_inspect import inspect_data as inspect_data
+    from boxwright.api_audit import audit as audit
     from boxwright.engine.recipe import Recipe as Recipe
     from boxwright.errors import BoxwrightError as BoxwrightError
+    from boxwright.inspector.findings import findings_of as findings_of
+    from boxwright.inspector.probe import Inspection as Inspection
+    from boxwright.inspector.probe import inspect as inspect
+    from boxwright.inspector.report import write_report as write_report
     from boxwright.losses.criterion import Criterion as Criterion
     from boxwright.presets import PRESETS as PRESETS
     from boxwright.results import Detections as Detections
@@ -40,6 +47,13 @@ _HOMES = {
     "load": "api",
     "loss": "api",
     "recipe": "api",
+    "inspect": "inspector.probe",
+    "inspect_data": "api_inspect",
+    "explain_image": "api_inspect",
+    "findings_of": "inspector.findings",
+    "write_report": "inspector.report",
+    "Inspection": "inspector.probe",
+    "audit": "api_audit",
     "Model": "api",
     "Run": "api",
     "Recipe": "engine.recipe",

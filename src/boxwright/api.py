@@ -16,7 +16,7 @@ from jaxtyping import UInt8
 from boxwright.config import from_yaml, override, suggest
 from boxwright.data.collate import Batch
 from boxwright.data.dataset import read_split
-from boxwright.data.formats import open_dataset
+from boxwright.data.formats import DATASETS, open_dataset
 from boxwright.data.formats.listing import IMAGE_SUFFIXES
 from boxwright.data.loader import val_loader
 from boxwright.data.sample import DatasetHeader, Split
@@ -120,11 +120,12 @@ def train(
     settings: Settings | None = None,
     **keywords: Any,
 ) -> Run:
-    """Trains a detector and returns its run.
+    """Trains a model and returns its run.
 
     Args:
-        model: a preset ("yolov8n") or a complete recipe.
-        data: the dataset: a YOLO `data.yaml`, a folder in YOLO layout or a Pascal VOC folder.
+        model: a preset ("yolov8n", "yolo11s-seg"), the path of a YAML table of layers, or a complete recipe.
+        data: the dataset, of any format: a YOLO `data.yaml` or folder, COCO JSON (file or folder), Pascal VOC, DOTA, a
+            folder of images by class, WIDER FACE or CrowdHuman.
         out: the run folder; without it a new one under `runs/`.
         weights: a weights file or run folder to start from; what does not fit, for example the last layers of other
             classes, keeps its fresh values, and a message says how much that is.
@@ -158,7 +159,7 @@ def train(
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A trained detector: call it on an image, or on a list of images."""
+    """A trained model of any task: call it on an image, or on a list of images."""
 
     detector: Any  # a `Network`, or an `ExportedModel`
     recipe: Recipe
@@ -273,7 +274,7 @@ class Model:
 
 
 def load(path: str | Path) -> Model:
-    """The detector of a weights file, or the best one of a run folder.
+    """The model of a weights file or of an exported file, or the best one of a run folder.
 
     Raises:
         CheckpointError: there is no such file, or it is not a boxwright checkpoint.
@@ -388,7 +389,7 @@ def _chosen(
         raise ConfigError("model: expected a preset such as 'yolov8n', or a recipe")
     if isinstance(model, str):
         if data is None:
-            raise ConfigError("data: expected a dataset: a data.yaml, a folder in YOLO layout or a Pascal VOC folder")
+            raise ConfigError(f"data: no dataset; expected {DATASETS}")
         return recipe(model, data=data, settings=settings, **keywords)
     source = None if data is None else _absolute(data)
     return configure(model, settings, source=source, **keywords)

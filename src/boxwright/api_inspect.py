@@ -76,6 +76,8 @@ def inspect_data(
         ConfigError: an unknown preset or setting, or an exported file, which has no loss.
         DataError: the dataset cannot be used, or has none of the named images.
     """
+    if limit is not None and limit < 1:
+        raise ConfigError(f"inspect: limit: expected at least 1 image, or None for all, got {limit}")
     listener = listener or Listener()
     network, chosen = _model(model, data, settings)
     records = _records(chosen, split, limit, images, listener)

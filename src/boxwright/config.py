@@ -105,7 +105,8 @@ def override(value: T, settings: Mapping[str, Any] | Sequence[str]) -> T:
     """A copy of a component tree with `a.b.c=value` settings applied and checked.
 
     Values given as text are read as YAML, so `train.epochs=3`, `data.names=[a, b]` and `train.lr0=null` work.
-    Setting a `kind` to another member of its union keeps only the fields that the new member also has.
+    Setting a `kind` to another member of its union keeps only the fields that the new member also has and whose values
+    it takes.
 
     Raises:
         ConfigError: a setting without `=`, an unknown path (with the closest known name) or a wrong value.
@@ -166,8 +167,9 @@ def _set_path(component_value: Any, tree: dict[str, Any], path: str, new: Any) -
     _require(node, last, done)
     if last == "kind" and isinstance(node, dict) and node["kind"] != new:
         # Another member of the union: its own defaults, and the fields both members share.
-        known = _fields_of_kind(component_value, parents, new)
-        for name in [name for name in node if name not in known]:
+        member = _member_of_kind(component_value, parents, new)
+        known = {field.name: _plain_default(field) for field in dataclasses.fields(member) if field.init}
+        for name in [name for name in node if name not in known or not _takes(member, name, node[name])]:
             del node[name]
         node.update(
             {name: default for name, default in known.items() if name not in node and default is not _NO_DEFAULT}
@@ -187,15 +189,31 @@ def _require(node: Any, name: str, done: list[str]) -> None:
         raise ConfigError(f"{where}: unknown key{suggest(name, list(node))}")
 
 
-def _fields_of_kind(value: Any, parents: list[str], kind: Any) -> dict[str, Any]:
-    """Field names of the union's member of that kind, with their defaults as plain values."""
+def _takes(member: type, name: str, value: Any) -> bool:
+    """Whether a field may have a plain value, the others being defaults: one name may mean different things."""
+    from pydantic import ValidationError
+
+    if name == "kind":
+        return True  # set afterwards
+    try:
+        typed = _adapter(get_type_hints(member, include_extras=True)[name]).validate_python(value)
+        member(**{name: typed})
+    except (ValidationError, ConfigError):
+        return False
+    except TypeError:  # a field without a default is missing; the type was right
+        return True
+    return True
+
+
+def _member_of_kind(value: Any, parents: list[str], kind: Any) -> type:
+    """The union's member of that kind."""
     hint: Any = type(value)
     for name in parents:
         hint = _step_into(hint, name)
     for member in _members(hint):
         fields = {field.name: field for field in dataclasses.fields(member)}
         if "kind" in fields and fields["kind"].default == kind:
-            return {name: _plain_default(field) for name, field in fields.items() if field.init}
+            return member
     known = [f.default for m in _members(hint) for f in dataclasses.fields(m) if f.name == "kind"]
     path = ".".join([*parents, "kind"])
     raise ConfigError(f"{path}: expected one of {', '.join(map(str, known))}, got {kind!r}")

@@ -65,6 +65,8 @@ def damage(root: Path) -> None:
     (root / "head.safetensors").write_bytes(whole[:300])
     (root / "empty.safetensors").write_bytes(b"")
     (root / "damaged.safetensors").write_bytes(whole[:40] + b"\xff" * 20 + whole[60:])
+    flipped = bytes(value ^ 0x40 for value in whole[-2000:-1000])
+    (root / "flipped.safetensors").write_bytes(whole[:-2000] + flipped + whole[-1000:])
     (root / "cut.pt").write_bytes(pickled[: len(pickled) // 2])
     (root / "damaged.pt").write_bytes(pickled[:200] + b"\xff" * 60 + pickled[260:])
     (root / "empty.pt").write_bytes(b"")
@@ -91,6 +93,7 @@ UNREADABLE = {
     "head.safetensors": CUT,
     "empty.safetensors": CUT,
     "damaged.safetensors": CUT,
+    "flipped.safetensors": ("the tensors were changed after they were written (checksum", "use another checkpoint"),
     "whole.pt": PICKLE,
     "none.safetensors": ("no such file or folder", "expected a .safetensors file or a run folder"),
 }

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 # SPDX-FileCopyrightText: The boxwright authors
+import importlib.util
 import json
 import math
-import sys
 
 import cv2
 import numpy as np
+import pyarrow.parquet
 import pytest
 import torch
 
@@ -123,7 +124,6 @@ def test_table_rows_are_flat():
 
 
 def test_parquet_reads_back_and_has_columns_without_a_row(tmp_path):
-    parquet = pytest.importorskip("pyarrow.parquet")
     masks = (InstanceMask(50, 60, np.ones((4, 5), bool)),)
     none = Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0).long(), NAMES, (100, 200), masks=())
     for name, one in (("full", found(masks=masks)), ("empty", none), ("classes", SAID)):
@@ -131,16 +131,18 @@ def test_parquet_reads_back_and_has_columns_without_a_row(tmp_path):
         folder.add(IMAGE, one)
         folder.close()
 
-    full = parquet.read_table(tmp_path / "full" / "detections.parquet")
+    full = pyarrow.parquet.read_table(tmp_path / "full" / "detections.parquet")
     assert full.to_pylist()[0] | {"mask": ""} == table_rows(found(masks=masks))[0] | {"mask": ""}
-    assert parquet.read_table(tmp_path / "empty" / "detections.parquet").schema.equals(full.schema)
-    assert parquet.read_table(tmp_path / "classes" / "detections.parquet").num_rows == 2
+    assert pyarrow.parquet.read_table(tmp_path / "empty" / "detections.parquet").schema.equals(full.schema)
+    assert pyarrow.parquet.read_table(tmp_path / "classes" / "detections.parquet").num_rows == 2
 
 
 def test_parquet_without_its_package_says_what_to_install(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(ConfigError, match=r"needs the package pyarrow.*install boxwright\[parquet\]"):
-        ResultFolder(tmp_path, ["parquet"])
+    """Before anything is made, also by the formats named before it."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"needs the package pyarrow.*pip install 'boxwright\[parquet\]'"):
+        ResultFolder(tmp_path / "out", ["pictures", "json", "parquet"])
+    assert not (tmp_path / "out").exists()
 
 
 def test_unknown_kinds_and_places_that_cannot_be_made_are_named(tmp_path):

@@ -6,11 +6,13 @@ import json
 
 import numpy as np
 import pytest
+from pycocotools import mask as coder
 
 from boxwright.data.checks import check_dataset
 from boxwright.data.dataset import DataConfig, read_split, scan_split
 from boxwright.data.formats import FORMATS, coco_file, open_dataset
 from boxwright.data.formats.coco_objects import attribute_value
+from boxwright.data.raster import outline_pixels
 from boxwright.errors import DataError
 from boxwright.vocabulary import AttributeSpec
 
@@ -81,6 +83,75 @@ def test_crowds_become_ignore_regions_and_areas_are_kept(coco):
 
     assert (len(instances), instances.areas.tolist()) == (1, [250.5])
     assert (instances.ignore.tolist(), instances.ignore_labels.tolist()) == ([[0, 0, 9, 9]], [1])
+
+
+def run_lengths(mask):
+    """Uncompressed, as a COCO file has a crowd."""
+    flat = mask.ravel(order="F")
+    edges = np.flatnonzero(np.diff(flat, prepend=False))
+    return {"size": list(mask.shape), "counts": np.diff(edges, prepend=0, append=flat.size).tolist()}
+
+
+def crowd_mask():
+    """Two lumps, one with a hole."""
+    mask = np.zeros((40, 60), bool)
+    mask[5:20, 10:30] = True
+    mask[8:11, 15:18] = False
+    mask[25:30, 40:44] = True
+    return mask
+
+
+def painted(outline, size=(40, 60)):
+    patch = outline_pixels(outline, size)
+    mask = np.zeros(size, bool)
+    mask[patch.window] = patch.pixels
+    return mask
+
+
+def test_crowds_keep_the_pixels_of_their_run_lengths(coco):
+    rle, mask = run_lengths(crowd_mask()), crowd_mask()
+    packed = coder.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"].decode()
+    crowd = {"category": 7, "iscrowd": 1}
+    coco.write(
+        [
+            annotation(1),
+            annotation(2, bbox=[10, 5, 34, 25], segmentation=rle, **crowd),
+            annotation(3, bbox=[9, 5, 35, 25], segmentation={"size": [40, 60], "counts": packed}, **crowd),
+            annotation(4, bbox=[0, 0, 9, 9], segmentation=[[0, 0, 9, 0, 9, 9]], **crowd),
+            annotation(5, bbox=[1, 1, 9, 9], **crowd),
+        ]
+    )
+
+    records = coco.scan(task="segment")
+
+    instances = records.records[0].instances
+    runs, same, triangle, box = instances.ignore_outlines
+    np.testing.assert_array_equal(painted(runs), mask)
+    np.testing.assert_array_equal(painted(same), mask)
+    assert triangle[0].tolist() == [[0, 0], [9, 0], [9, 9]]
+    assert box == ()
+    assert (found(records), dict(records.report.left_out)) == ([], {})  # nothing of a crowd is lost
+    assert coco.scan(task="detect").records[0].instances.ignore_outlines is None
+
+
+def test_a_damaged_crowd_is_its_box_and_that_is_said(coco):
+    crowd = annotation(2, bbox=[0, 0, 9, 9], iscrowd=1, segmentation={"size": [40, 60], "counts": [5]})
+
+    records = coco.write([annotation(), crowd]).scan(task="segment")
+
+    assert [(p.code, p.action) for p in records.report.problems] == [("bad_mask", "the crowd's box is used")]
+    assert records.records[0].instances.ignore.tolist() == [[0, 0, 9, 9]]
+    assert records.records[0].instances.ignore_outlines is None
+
+
+def test_masks_that_became_outlines_and_their_holes_are_left_out(coco):
+    coco.write([annotation(1, bbox=[10, 5, 34, 25], segmentation=run_lengths(crowd_mask())), annotation(2, image=1)])
+
+    assert dict(coco.scan(task="segment").report.left_out) == {
+        "run lengths of objects' masks (became outlines)": 1,
+        "holes of objects' masks (joined to the outline by a line)": 1,
+    }
+    assert dict(coco.scan(task="detect").report.left_out) == {}  # nobody asked for masks
 
 
 def test_outlines_of_every_kind(coco):

@@ -77,3 +77,19 @@ def test_missing_images_are_reported(crowd):
     (crowd / "CrowdHuman_train/Images/train,1.jpg").unlink()
 
     assert [p.code for p in scan(crowd).report.problems][:1] == ["image_missing"]
+
+
+def test_other_boxes_and_flags_of_a_person_are_counted_as_left_out(crowd):
+    told = {**PERSON, "head_attr": {"ignore": 0, "occ": 1, "unsure": 0}, "extra": {"box_id": 0, "occ": 1}}
+    line = json.dumps({"ID": "train,1", "gtboxes": [told, IGNORED, MASK]})
+    (crowd / "annotation_train.odgt").write_text(line)
+
+    assert dict(scan(crowd).report.left_out) == {
+        "visible boxes": 1,
+        "head boxes": 1,
+        "values of extra occ": 1,
+        "values of head_attr occ": 1,
+        "values of head_attr unsure": 1,
+    }
+    seen = dict(scan(crowd, box="head").report.left_out)
+    assert (seen["full boxes"], seen["visible boxes"], "head boxes" in seen) == (2, 2, False)

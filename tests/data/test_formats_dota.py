@@ -138,3 +138,10 @@ def test_real_dota_opens_as_it_lies(shared_data):
     # The picture is 285 x 294 px; the objects of three rows lie outside it.
     assert (records.report.rows, sum(len(record.instances) for record in records.records)) == (4, 1)
     assert found(records).count("orphan_label") == 1
+
+
+def test_the_flag_of_a_difficult_object_that_is_used_is_left_out(dota):
+    dota.write(".", {"a": ROW + ROW.replace("10 5 30", "11 5 30").replace(" 0\n", " 1\n")})
+
+    flag = {"difficult flags (their objects became ordinary ones)": 1}
+    assert [dict(dota.scan(skip_difficult=skip).report.left_out) for skip in (True, False)] == [{}, flag]

@@ -229,3 +229,16 @@ def test_real_bccd(shared_data):
     ]
     named = open_dataset(shared_data("bccd"), ["RBC", "WBC", "Platelets"])
     assert named.names == ("RBC", "WBC", "Platelets")
+
+
+def test_what_an_object_tells_beside_class_and_box_is_counted_as_left_out(voc, make_object):
+    part = "<part><name>head</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>5</xmax><ymax>5</ymax></bndbox></part>"
+    told = make_object(extra=f"<pose>Left</pose><truncated>1</truncated><occluded>1</occluded>{part}{part}")
+    silent = make_object((1, 1, 9, 9), extra="<pose>Unspecified</pose><truncated>0</truncated><difficult>0</difficult>")
+    hard = make_object((2, 1, 9, 9), extra="<difficult>1</difficult>")
+    voc.write({"a": told + silent + hard})
+    expected = {"values of pose": 1, "values of truncated": 1, "values of occluded": 1, "boxes of parts": 2}
+
+    assert dict(voc.scan().report.left_out) == expected  # the difficult one was not used at all
+    flag = {"difficult flags (their objects became ordinary ones)": 1}
+    assert dict(voc.scan(skip_difficult=False).report.left_out) == {**expected, **flag}

@@ -85,3 +85,17 @@ def test_wrong_counts_are_named(wider):
     (count, _) = scan(wider).report.problems
 
     assert (count.code, count.message) == ("bad_count", "0--Parade/a.jpg: 2 faces are announced, 3 rows follow")
+
+
+def test_what_a_row_tells_beside_its_box_is_counted_as_left_out(wider):
+    told = {f"values of {name}": 2 for name in ("blur", "expression", "illumination", "occlusion", "pose")}
+
+    assert dict(scan(wider).report.left_out) == told  # of the two faces; the invalid one is a region
+
+
+def test_a_row_of_a_box_alone_leaves_nothing_out(wider):
+    file = wider / "wider_face_split/wider_face_train_bbx_gt.txt"
+    file.write_text("0--Parade/a.jpg\n1\n10 5 20 15\n")
+
+    report = scan(wider).report
+    assert (report.rows, dict(report.left_out)) == (1, {})

@@ -263,6 +263,7 @@ def test_every_field_of_the_instances_comes_back(folder):
         some(0, ignore=np.ones((2, 4), np.float32), ignore_labels=np.array([0, -1]),
              keypoints=np.zeros((0, 4, 3), np.float32)),
         some(0, attributes={}),
+        some(1, ignore=np.ones((3, 4), np.float32), ignore_outlines=((), outline, outline[:1])),
     ]  # fmt: skip
 
     again = unpack_instances(pack_instances(parts))
@@ -278,6 +279,10 @@ def test_every_field_of_the_instances_comes_back(folder):
         assert (one.polygons is None) == (two.polygons is None)
         assert [[part.tolist() for part in parts] for parts in one.polygons or ()] == [
             [part.tolist() for part in parts] for parts in two.polygons or ()
+        ]
+        assert (one.ignore_outlines is None) == (two.ignore_outlines is None)
+        assert [[part.tolist() for part in parts] for parts in one.ignore_outlines or ()] == [
+            [part.tolist() for part in parts] for parts in two.ignore_outlines or ()
         ]
         assert (one.attributes is None) == (two.attributes is None)
         assert {name: part.tolist() for name, part in (one.attributes or {}).items()} == {
@@ -301,3 +306,16 @@ def test_a_second_read_of_outlines_and_keypoints_comes_from_the_cache(yolo, fold
         np.testing.assert_array_equal(one.instances.boxes, two.instances.boxes)
     yolo.scan(task="detect")
     assert len(reads) == 6  # another task reads other things
+
+
+def test_what_was_left_out_comes_back_from_the_cache(tmp_path, folder, reads, encode, make_picture):
+    root = tmp_path / "wider"
+    (root / "WIDER_train/images").mkdir(parents=True)
+    (root / "WIDER_train/images/a.jpg").write_bytes(encode(make_picture()))
+    (root / "wider_face_train_bbx_gt.txt").write_text("a.jpg\n1\n2 2 9 9 2 1 1 0 2 1\n")
+
+    first, second = (read_split(open_dataset(root), "train", DataConfig()) for _ in range(2))
+
+    assert reads == ["a.jpg"]
+    assert first.report.left_out["values of blur"] == 1
+    assert dict(second.report.left_out) == dict(first.report.left_out)

@@ -11,7 +11,7 @@ from torch import nn
 
 from boxwright.engine.export import EXPORT_FORMAT, SUFFIXES, ExportSettings, export
 from boxwright.engine.runtime import load_exported
-from boxwright.engine.verify import PIXELS, compare, drawn_images, expect_equal
+from boxwright.engine.verify import PIXELS, _wrong, compare, drawn_images, expect_equal
 from boxwright.errors import CheckpointError, ConfigError, ExportError, ShapeError
 from boxwright.presets import preset
 from boxwright.vocabulary import AttributeSpec
@@ -118,7 +118,6 @@ def test_suppression_of_nothing_gives_empty_rows(tmp_path):
     exported = written(tmp_path, recipe, vocabulary, network, nms=True, conf=0.999)
     assert exported.raw(drawn_images(SIDE, 2))["detections"].shape == (0, 7)
     assert exported(drawn_images(SIDE, 2)).detection.logits.sigmoid().max() == 0
-    expect_equal(exported, compare(exported, network, drawn_images(SIDE, 2)))
 
 
 def test_a_file_of_another_network_is_caught(tmp_path):
@@ -153,8 +152,7 @@ def test_what_cannot_be_exported_says_why(tmp_path, monkeypatch):
 def test_every_opset_is_written(tmp_path, opset):
     recipe, vocabulary, network = made("yolov8n")
     exported = written(tmp_path, recipe, vocabulary, network, opset=opset, nms=True, conf=0.001)
-    differences = [found for found in compare(exported, network, drawn_images(SIDE, 1)) if found.output != "kept"]
-    expect_equal(exported, differences)
+    expect_equal(exported, compare(exported, network, drawn_images(SIDE, 1)))
 
 
 def test_a_file_that_is_no_export_is_refused(tmp_path):
@@ -171,3 +169,60 @@ def test_a_file_of_one_size_says_so(tmp_path):
     exported = written(tmp_path, recipe, vocabulary, network)
     with pytest.raises(ShapeError, match=r"64x64 px, got 96x96.*--dynamic"):
         exported(torch.rand(1, 3, 96, 96))
+
+
+def test_a_threshold_above_every_score_is_lowered_for_the_comparison_and_named(tmp_path):
+    recipe, vocabulary, network = made("yolov8n")
+    exported = written(tmp_path, recipe, vocabulary, network, nms=True, conf=0.999)
+    before = exported.path.read_bytes()
+
+    differences = compare(exported, network, drawn_images(SIDE, 2))
+
+    expect_equal(exported, differences)
+    (conf,) = {found.conf for found in differences}
+    scores = network(drawn_images(SIDE, 2)).detection.logits.sigmoid().amax(-1)
+    assert 50 < int((scores > conf).sum()) < 400  # there was something to compare
+    assert exported.path.read_bytes() == before
+    with torch.no_grad():
+        network.head.box_branches[0][-1].bias[0] += 0.5
+    with pytest.raises(ExportError, match=r"onnx output '(boxes|kept)' differs from torch"):
+        expect_equal(exported, compare(exported, network, drawn_images(SIDE, 2)))
+
+
+def suppression(boxes, scores, rows, conf=0.1, iou=0.5, max_det=10):
+    """What verification says of rows (box, score, label) that a file kept of candidates of two classes."""
+    boxes, scores = torch.tensor(boxes, dtype=torch.float32), torch.tensor(scores, dtype=torch.float32)
+    rows = torch.tensor(rows, dtype=torch.float32).reshape(-1, 6)
+    closest = torch.cdist(rows[:, :4], boxes).argmin(-1)
+    return float(_wrong(boxes, scores, rows, closest, {"conf": conf, "iou": iou, "max_det": max_det}))
+
+
+A, NEAR_A, FAR = (0, 0, 10, 10), (0, 0, 10, 8), (50, 50, 60, 60)
+
+
+@pytest.mark.parametrize(
+    ("rows", "share"),
+    [
+        ([(*A, 0.9, 0), (*FAR, 0.5, 0)], 0),
+        ([(*NEAR_A, 0.9, 0), (*FAR, 0.5, 0)], 0),  # the tie the other way round
+        ([(*A, 0.9, 0), (*NEAR_A, 0.9, 0), (*FAR, 0.5, 0)], 2 / 3),  # both: nothing was suppressed
+        ([(*A, 0.9, 0)], 1 / 3),  # the other object is lost
+        ([(*FAR, 0.5, 0)], 2 / 3),  # the two others are
+        ([], 1),
+    ],
+)
+def test_ties_may_go_either_way_and_nothing_else(rows, share):
+    assert suppression([A, NEAR_A, FAR], [(0.9, 0), (0.9, 0), (0.5, 0)], rows) == pytest.approx(share)
+
+
+def test_classes_thresholds_and_limits_of_suppression():
+    boxes, scores = [A, NEAR_A, FAR], [(0.9, 0), (0, 0.8), (0.05, 0)]
+    both = [(*A, 0.9, 0), (*NEAR_A, 0.8, 1)]
+    assert suppression(boxes, scores, both) == 0
+    assert suppression(boxes, scores, both[:1]) == pytest.approx(1 / 2)  # another class suppresses nothing
+    assert suppression(boxes, scores, [*both, (*FAR, 0.05, 0)]) == pytest.approx(1 / 3)  # below the threshold
+    assert suppression(boxes, scores, both[:1], max_det=1) == 0
+    assert suppression(boxes, scores, both[1:], max_det=1) == pytest.approx(1 / 2)  # not the best one
+    assert suppression(boxes, scores, both, max_det=1) == pytest.approx(1 / 2)  # too many
+    same_of_two = [(0.9, 0.9), (0.9, 0.9), (0.05, 0)]
+    assert suppression(boxes, same_of_two, [(*A, 0.9, 1)]) == 0

@@ -2,6 +2,8 @@
 # SPDX-FileCopyrightText: The boxwright authors
 """A loss or gradient that is not finite: where it is found, what is saved, what stays."""
 
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,47 +13,14 @@ from boxwright.engine.assemble import assemble
 from boxwright.engine.checkpoint import save_state
 from boxwright.engine.distributed import Ranks
 from boxwright.engine.logs import Listener
-from boxwright.engine.nonfinite import find, read_replay
+from boxwright.engine.nonfinite import read_replay
 from boxwright.engine.step import prepare, to_network
 from boxwright.engine.trainer import Trainer
 from boxwright.errors import CheckpointError, TrainingError
-from boxwright.structures import Assignment, LossBreakdown, LossItem
-
-
-def breakdown_of(box, cls):
-    pairs = Assignment(
-        image=torch.tensor([0, 3]),
-        anchor=torch.tensor([10, 20]),
-        target=torch.tensor([1, 2]),
-        valid=torch.tensor([True, True]),
-        weight=torch.ones(2),
-        normalizer=torch.tensor(1.0),
-    )
-    items = (LossItem("main/box", torch.tensor(box), 7.5), LossItem("main/cls", torch.tensor(cls), 0.5))
-    return LossBreakdown(items, {"main": pairs}, 4.0)
-
-
-def test_find_names_term_image_and_object_of_a_pair():
-    found = find(breakdown_of([1.0, float("nan")], [[0.0]] * 4))
-
-    assert found.terms == ("main/box",)
-    assert found.images == (3,)
-    assert found.entry == "main/box: 1 of 2 contributions, first nan at image 3 of the batch, candidate 20, object 2"
-
-
-def test_find_names_image_and_candidate_of_a_dense_term():
-    found = find(breakdown_of([1.0, 2.0], [[0.0, 0.0], [0.0, float("inf")], [0.0, 0.0], [float("nan"), 0.0]]))
-
-    assert found.terms == ("main/cls",)
-    assert found.images == (1, 3)
-    assert found.entry == "main/cls: 2 of 8 contributions, first inf at image 1 of the batch, candidate 1"
-
-
-def test_find_says_when_only_the_sum_overflows():
-    found = find(breakdown_of([3e38, 3e38], [[0.0]] * 4))
-
-    assert found.terms == ()
-    assert found.entry == "every item is finite, their sum is not"
+from boxwright.faults import faults_of
+from boxwright.inspector.findings import findings_of
+from boxwright.inspector.probe import inspect
+from boxwright.losses.terms.box import BoxOverlap
 
 
 def poison(folder: Path, name: str, value: float) -> None:
@@ -84,7 +53,87 @@ def test_a_run_stops_names_the_place_and_loses_nothing(tiny_recipe, tmp_path):
     model = recipe.model.build().train()
     model.load_state_dict(dict(replay.weights))
     outputs = model(to_network(replay.images, torch.device("cpu"), channels_last=True))
-    assert "main/cls" in find(recipe.criterion(outputs, replay.targets)).terms
+    assert "main/cls" in [fault.name for fault in faults_of(recipe.criterion(outputs, replay.targets))]
+
+
+class Spoilt(torch.nn.Module):
+    """A network that spoils one raw output of one candidate of an image."""
+
+    def __init__(self, network, image, field):
+        super().__init__()
+        self.network, self.image, self.field = network, image, field
+
+    def forward(self, images, targets=None):
+        outputs = self.network(images, targets)
+        final = outputs.final
+        boxes = targets.boxes[self.image, 0]
+        centre = (boxes[:2] + boxes[2:]) / 2
+        near = (final.cells.points - centre).norm(dim=1).argmin()
+        raw = getattr(final, self.field).clone()
+        raw[self.image, near] = torch.nan
+        return replace(outputs, final=replace(final, **{self.field: raw}))
+
+
+def stepper_of(tiny_recipe, folder):
+    return assemble(tiny_recipe(), ranks=Ranks(), device=torch.device("cpu"), folder=folder, listener=Listener())
+
+
+@pytest.mark.parametrize(("field", "term"), [("logits", "main/cls"), ("box_raw", "main/box")])
+def test_a_spoilt_output_names_role_term_image_and_object(tiny_recipe, tmp_path, field, term, monkeypatch):
+    parts = stepper_of(tiny_recipe, tmp_path)
+    batch = next(iter(parts.train))
+    image = int(batch.targets.valid.any(dim=1).nonzero()[-1])
+    stepper = parts.stepper
+    stepper._network = Spoilt(stepper.model, image, field)
+    if field == "box_raw":  # an assigner takes no candidate whose overlap is NaN: here every pair is told beforehand
+        spoil_pairs(monkeypatch, image)
+
+    with pytest.raises(TrainingError) as caught:
+        stepper.run(batch, 0, 1, 0.0)
+
+    message = str(caught.value)
+    assert f"{term}: " in message
+    assert f"nan in image {image}, " in message
+    assert f"{batch.paths[image]} (image {image})" in message
+    assert re.search(rf"nan in image {image}, (object \d+ \(class \d+ at \(.*?\)\)|no object), candidate \d+", message)
+    # The inspector says the same of the same batch.
+    ready = prepare(batch, stepper.criterion, stepper.model)
+    with torch.no_grad():
+        outputs = stepper._network(to_network(ready.images, torch.device("cpu"), channels_last=True), ready.targets)
+    told = [
+        f.message for f in findings_of(inspect(outputs, ready.targets, stepper.criterion)) if f.code == "not_finite"
+    ]
+    assert told
+    assert all(line in message for line in told)
+
+
+def spoil_pairs(monkeypatch, image):
+    """The box term gives NaN for the first pair of an image, as an overflowing box would."""
+    original = BoxOverlap.__call__
+
+    def spoilt(self, preds, targets, pairs):
+        values = original(self, preds, targets, pairs)
+        first = (pairs.valid & (pairs.image == image)).nonzero()[:1, 0]
+        return values.index_fill(0, first, torch.nan)
+
+    monkeypatch.setattr(BoxOverlap, "__call__", spoilt)
+
+
+def test_a_box_that_is_not_finite_names_its_image_and_object(tiny_recipe, tmp_path):
+    parts = stepper_of(tiny_recipe, tmp_path)
+    batch = next(iter(parts.train))
+    image, slot = batch.targets.valid.nonzero()[-1].tolist()
+    boxes = batch.targets.boxes.clone()
+    boxes[image, slot, 2] = torch.nan
+    spoilt = replace(batch, targets=replace(batch.targets, boxes=boxes))
+
+    with pytest.raises(TrainingError) as caught:
+        parts.stepper.run(spoilt, 7, 2, 0.0)
+
+    message = str(caught.value)
+    assert message.startswith("epoch 2, iteration 7: labels cannot be used: Targets.boxes: expected finite pixels")
+    assert f"at image {image}, slot {slot}" in message
+    assert f"Images: {batch.paths[image]} (image {image})" in message
 
 
 def test_a_gradient_that_is_not_finite_names_its_parameter(tiny_recipe, tmp_path):

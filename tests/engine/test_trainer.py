@@ -169,7 +169,7 @@ def test_early_stop_ends_the_run_and_says_so(tiny_recipe, tmp_path, monkeypatch)
     from boxwright.evaluation.evaluator import EvaluationResult
 
     told = iter([0.1, 0.5, 0.2, 0.5, 0.4, 0.9])
-    monkeypatch.setattr(EvaluationResult, "fitness", property(lambda self: next(told)))
+    monkeypatch.setattr(EvaluationResult, "fitness", property(lambda self: next(told), lambda self, value: None))
     recorder = Recorder()
 
     result = Trainer(tiny_recipe("train.epochs=30", "train.patience=3"), tmp_path / "run", listener=recorder).fit()

@@ -5,7 +5,9 @@
 import contextlib
 import io
 import pickle
+from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -21,6 +23,7 @@ from tests.evaluation.scenes import (
     turned,
 )
 
+from boxwright.data.formats.shapes import mask_outlines
 from boxwright.errors import ConfigError, ShapeError
 from boxwright.evaluation.coco import COCO_NAMES, POSE_NAMES, coco_result
 from boxwright.evaluation.config import EvaluationConfig
@@ -40,12 +43,12 @@ def scenes_of(found, truths):
     return [Scene.of(index, *pair) for index, pair in enumerate(zip(found, truths, strict=True))]
 
 
-def official(kind, found, truths):
+def official(kind, found, truths, pixels=None):
     """pycocotools on the plain annotations: polygons, RLE and keypoints as a COCO file has them."""
     coco_module = pytest.importorskip("pycocotools.coco")
     from pycocotools.cocoeval import COCOeval
     from pycocotools.mask import area as area_of
-    from pycocotools.mask import frPyObjects, merge
+    from pycocotools.mask import encode, frPyObjects, merge
 
     labels, results = coco_module.COCO(), []
     annotations = []
@@ -70,9 +73,10 @@ def official(kind, found, truths):
             )
         if truth.ignore is not None:
             x1, y1, x2, y2 = truth.ignore[0].double().tolist()
+            shape = frPyObjects([[x1, y1, x2, y1, x2, y2, x1, y2]], *SIZE)[0] if pixels is None else encode(pixels)
             region = {
                 "bbox": [x1, y1, x2 - x1, y2 - y1],
-                "segmentation": frPyObjects([[x1, y1, x2, y1, x2, y2, x1, y2]], *SIZE)[0],
+                "segmentation": shape,
                 "keypoints": [0.0] * 9,
                 "num_keypoints": 0,
                 "area": (x2 - x1) * (y2 - y1),
@@ -101,6 +105,25 @@ def official(kind, found, truths):
         evaluation.summarize()
     precision = evaluation.eval["precision"]
     return evaluation.stats, precision[:, :, :, 0, -1].mean(axis=(0, 1))
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # inside pycocotools
+def test_mask_ap_with_crowds_of_run_lengths_equals_pycocotools():
+    """As datasets are read: run lengths to outlines, whose pixels are those of the run lengths, holes and all."""
+    rng = np.random.default_rng(4)
+    crowd = cv2.GaussianBlur(rng.random(SIZE), (0, 0), 9) > 0.5
+    truths = random_truths(25, 0, ignore=True)
+    outline = tuple(part.astype(np.float32) for part in mask_outlines(crowd))
+    shaped = [truth if truth.ignore is None else replace(truth, ignore_outlines=(outline,)) for truth in truths]
+    found = random_found(truths, 0, wild=12)
+
+    ours = coco_result(scenes_of(found, shaped), len(NAMES), Measure("mask"))
+
+    stats, ap = official("segm", found, truths, np.asfortranarray(crowd.astype(np.uint8)))
+    np.testing.assert_allclose(list(ours.summary.values()), stats, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(ours.ap50_95, ap, rtol=0, atol=1e-12)
+    boxes = coco_result(scenes_of(found, truths), len(NAMES), Measure("mask"))
+    assert boxes.summary["ap50_95"] != ours.summary["ap50_95"]  # the shape counts, not the box around it
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # inside pycocotools

@@ -77,7 +77,7 @@ def test_what_is_not_finite_is_named():
     found = findings_of(inspect(broken, targets(*CALM), yolov8_detect()))
     assert found[0].code == "not_finite"
     assert found[0].term == "main/cls"
-    assert "image 0, candidate 5" in found[0].message
+    assert "nan in image 0, no object, candidate 5" in found[0].message
 
 
 def sure(made, spot, reach):

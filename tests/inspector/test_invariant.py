@@ -16,6 +16,7 @@ from tests.golden.adapters import ADAPTERS
 from tests.golden.inputs import BUILDERS
 
 from boxwright.inspector.probe import inspect
+from boxwright.inspector.shares import OWN_DIVISOR
 from boxwright.losses.criterion import Criterion
 from boxwright.losses.image_level import ImageCriterion
 from boxwright.structures import ImageTargets
@@ -142,3 +143,57 @@ def test_every_positive_of_the_trace_is_a_pair(name, calls):
     positives = inspection.candidates.take(inspection.candidates["fate"] == "positive")
     found = set(zip(*(positives[column].tolist() for column in where), strict=True))
     assert found == set(zip(*(inspection.pairs[column].tolist() for column in where), strict=True))
+
+
+def captured_first(name, calls):
+    criterion, outputs, targets, progress, _ = captured(name, FIRST[name], calls)
+    return criterion, outputs, targets, progress
+
+
+@pytest.mark.parametrize("name", [name for name in ADAPTERS if name != "classify"])
+def test_shares_come_in_raw_normalised_and_weighted_units(name, calls):
+    criterion, outputs, targets, progress = captured_first(name, calls)
+
+    inspection = inspect(outputs, targets, criterion, progress=progress, gradients=False)
+
+    factors = {row["term"]: (row["gain"] * inspection.scale, row["normalizer"]) for row in inspection.terms.rows()}
+    sums = dict.fromkeys(factors, 0.0)
+    for row in inspection.shares.rows():
+        gain, normalizer = factors[row["term"]]
+        assert row["loss"] == pytest.approx(row["value"] * gain, rel=1e-12)
+        assert row["raw"] in (pytest.approx(row["value"] * normalizer, rel=1e-12), row["value"])
+        sums[row["term"]] += row["loss"]
+    for row in inspection.terms.rows():
+        assert sums[row["term"]] == pytest.approx(row["objects"], rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize("name", [name for name in ADAPTERS if name != "classify"])
+def test_raw_is_what_stands_before_the_division_by_the_normalizer(name, calls):
+    """Each term is asked again with twice the normalizer: only those that divide by it then give half."""
+    criterion, outputs, targets, _ = captured_first(name, calls)
+    targets = criterion.prepare(targets, outputs.final.grid)
+    for preds in (*outputs.auxiliary, outputs.final):
+        rule = criterion.rules[preds.role]
+        pairs = rule.assigner(preds, targets)
+        doubled = replace(pairs, normalizer=pairs.normalizer * 2)
+        for label, weighted in rule.terms.items():
+            value, other = (weighted.term(preds, targets, held).detach().sum() for held in (pairs, doubled))
+            if value == 0 or not pairs.valid.any():
+                continue
+            expected = 1.0 if isinstance(weighted.term, OWN_DIVISOR) else 0.5
+            assert float(other / value) == pytest.approx(expected, rel=1e-6), (preds.label, label)
+
+
+def test_class_weights_are_part_of_who_pays(calls):
+    criterion, outputs, targets, progress = captured_first("v8", calls)
+    classes = outputs.final.logits.shape[2]
+    term = criterion.rules["main"].terms["cls"]
+    heavy = replace(term, term=replace(term.term, class_weights=tuple(float(1 + i % 3) for i in range(classes))))
+    rule = replace(criterion.rules["main"], terms={**criterion.rules["main"].terms, "cls": heavy})
+    weighted = replace(criterion, rules={**criterion.rules, "main": rule})
+    expected = replace(weighted)(outputs, targets, progress)
+
+    inspection = inspect(outputs, targets, weighted, progress=progress, gradients=False)
+
+    check(expected, inspection)
+    assert expected.total.item() != pytest.approx(replace(criterion)(outputs, targets, progress).total.item(), rel=1e-3)

@@ -348,3 +348,23 @@ def test_rows_of_every_head_follow_their_class_names(tmp_path, kind):
     assert len(model.class_rows) == {"classifier": 2, "end to end": 12, "queries": 7, "queries, padding row": 7}.get(
         kind, 6
     )
+
+
+def test_one_changed_bit_among_the_tensors_is_found(tmp_path):
+    path = tmp_path / "m.safetensors"
+    state = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.tensor(7), "c": torch.zeros(0), "d": torch.ones(3).half()}
+    save_weights(path, state, METADATA)
+    assert read_state(path).keys() == state.keys()
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 1
+    path.write_bytes(data)
+
+    with pytest.raises(
+        CheckpointError, match=r"m.safetensors: the tensors were changed after they were written .*use an"
+    ):
+        read_state(path)
+
+
+def test_files_without_a_checksum_are_read(tmp_path):
+    save_file({"a": torch.ones(2)}, tmp_path / "m.safetensors", {"format": "boxwright/1"})
+    assert read_state(tmp_path / "m.safetensors")["a"].tolist() == [1, 1]

@@ -156,7 +156,7 @@ def test_one_step_with_exclusive_classes_and_an_attribute():
     assert recipe.vocabulary(("a", "b", "c")).attributes == (spec,)
 
 
-@pytest.mark.parametrize("kind", ["mobilenet_v3", "shufflenet_v2"])
+@pytest.mark.parametrize("kind", ["mobilenet_v3", "shufflenet_v2", "resnet", "hgnet"])
 @pytest.mark.parametrize("name", ["yolov8n", "yolov5n"])
 def test_any_backbone_goes_with_any_dense_head(name, kind):
     recipe = override(preset(name, num_classes=3), [f"model.backbone.kind={kind}"])
@@ -167,6 +167,13 @@ def test_any_backbone_goes_with_any_dense_head(name, kind):
     # Task-aligned assignment leaves whole levels of the untrained box branches without a pair.
     assert [part for part in without if not part.startswith("head.") or name == "yolov5n"] == []
     assert from_yaml(Recipe, to_yaml(recipe)) == recipe
+
+
+def test_a_backbone_that_does_not_go_with_a_preset_says_why():
+    with pytest.raises(ConfigError, match=r"neck.widths: expected 1 to 3 levels .*backbone returns 3 maps\), got 4"):
+        override(preset("yolov5n6", num_classes=3), ["model.backbone.kind=mobilenet_v3"]).model.build()
+    with pytest.raises(ConfigError, match=r"model.backbone.rows: missing"):
+        override(preset("yolov8n", num_classes=3), ["model.backbone.kind=table"])
 
 
 def test_the_anchor_head_goes_on_the_layers_of_yolov8():

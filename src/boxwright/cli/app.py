@@ -8,7 +8,8 @@ import traceback
 
 import typer
 
-from boxwright.cli.data import check, convert, draw
+from boxwright.cli.audit import audit
+from boxwright.cli.data import check, convert, draw, tile
 from boxwright.cli.demo import demo
 from boxwright.cli.export import export
 from boxwright.cli.import_weights import import_weights
@@ -31,6 +32,7 @@ app = typer.Typer(
 data_app = typer.Typer(help="Make and convert datasets.", no_args_is_help=True)
 data_app.command()(draw)
 data_app.command()(convert)
+data_app.command()(tile)
 app.command()(train)
 app.command()(val)
 app.command()(predict)
@@ -40,6 +42,7 @@ app.command()(inspect)
 app.command()(explain)
 app.command()(recipe)
 app.command()(check)
+app.command()(audit)
 app.add_typer(data_app, name="data")
 app.command()(demo)
 app.command()(version)

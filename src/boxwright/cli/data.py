@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 # SPDX-FileCopyrightText: The boxwright authors
-"""`boxwright check` looks a dataset over, `boxwright data` draws one or converts one. None needs torch."""
+"""`boxwright check` looks a dataset over, `boxwright data` draws, converts or tiles one. None needs torch."""
 
+import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,7 +17,6 @@ from boxwright.errors import DataError
 if TYPE_CHECKING:
     from boxwright.data.checks import DatasetCheck
     from boxwright.data.policy import DataConfig
-    from boxwright.engine.logs import Listener
 
 MANY = 50  # problems shown before the rest is only counted
 
@@ -38,14 +38,10 @@ def check(
     The exit status is 1 when there are errors.
     """
     from boxwright.cli.console import say
-    from boxwright.cli.progress import make_listener
     from boxwright.data.checks import check_dataset
 
-    listener = make_listener()
-    try:
-        found = check_dataset(data, _data_config(settings), _by_stage(listener, "reading {}"))
-    finally:
-        listener.end_stage()
+    with _stages("reading {}") as on_progress:
+        found = check_dataset(data, _data_config(settings), on_progress)
     _show(found, limit=len(found.problems) if show_all else MANY)
     if plot is not None:
         _plot(found, plot)
@@ -57,9 +53,12 @@ def check(
         raise typer.Exit(1)
 
 
-def _by_stage(listener: "Listener", title: str) -> Callable[[str, int, int], None]:
+@contextlib.contextmanager
+def _stages(title: str) -> Iterator[Callable[[str, int, int], None]]:
     """Progress that names its stage: each new name ends the stage before it."""
-    current = ""
+    from boxwright.cli.progress import make_listener
+
+    listener, current = make_listener(), ""
 
     def on_progress(stage: str, done: int, total: int) -> None:
         nonlocal current
@@ -69,7 +68,10 @@ def _by_stage(listener: "Listener", title: str) -> Callable[[str, int, int], Non
             listener.stage(title.format(stage), total)
         listener.advance(done, {})
 
-    return on_progress
+    try:
+        yield on_progress
+    finally:
+        listener.end_stage()
 
 
 def _show(found: "DatasetCheck", limit: int) -> None:
@@ -229,13 +231,10 @@ def convert(
 
     The source is not changed. What the new format cannot hold is counted and listed.
     """
-    from boxwright.cli.console import say
-    from boxwright.cli.progress import make_listener
     from boxwright.data.convert import convert_dataset
 
-    listener = make_listener()
     chosen = [*(settings or []), *([f"data.box={box.value}"] if box else [])]
-    try:
+    with _stages("{}") as on_progress:
         report = convert_dataset(
             source,
             destination,
@@ -243,10 +242,49 @@ def convert(
             task=None if task is None else task.value,
             config=_data_config(chosen),
             images=images.value,
-            on_progress=_by_stage(listener, "{}"),
+            on_progress=on_progress,
         )
-    finally:
-        listener.end_stage()
-    for line in report.lines():
+    _say_written(report.lines(), report.destination)
+
+
+def tile(
+    source: Annotated[Path, typer.Argument(metavar="SRC", help=DATA_HELP)],
+    destination: Annotated[Path, typer.Argument(metavar="DST", help="New folder.")],
+    size: Annotated[int, typer.Option("--size", min=32, metavar="PX", help="Side of a tile.")] = 1024,
+    gap: Annotated[int, typer.Option("--gap", min=0, metavar="PX", help="Pixels that neighbouring tiles share.")] = 200,
+    keep: Annotated[
+        float, typer.Option("--keep", metavar="SHARE", help="Least share of an object's area inside a tile.")
+    ] = 0.7,
+    to: Annotated[
+        FormatName | None, typer.Option("--to", help="Format to write; by default that of the source.")
+    ] = None,
+    task: Annotated[
+        TaskChoice | None, typer.Option("--task", help="What labels are read for; by default what the dataset says.")
+    ] = None,
+    settings: Settings = None,
+) -> None:
+    """Cut large images into overlapping tiles, with their labels, into a new folder.
+
+    What sticks out of a tile is clipped; an object is labelled where enough of it is inside. The source is not changed.
+    """
+    from boxwright.data.convert import Tiling, tile_dataset
+
+    with _stages("{}") as on_progress:
+        report = tile_dataset(
+            source,
+            destination,
+            Tiling(size, gap, keep),
+            to=None if to is None else to.value,
+            task=None if task is None else task.value,
+            config=_data_config(settings),
+            on_progress=on_progress,
+        )
+    _say_written(report.lines(), report.written.destination)
+
+
+def _say_written(lines: Iterable[str], place: Path) -> None:
+    from boxwright.cli.console import say
+
+    for line in lines:
         say(line)
-    say(f"dataset: {report.destination}")
+    say(f"dataset: {place}")

@@ -73,6 +73,13 @@ def _verify(model: "Model", exported: "Model", data: Path | None) -> None:
     from boxwright.engine.verify import expect_equal
 
     differences = api.verify(model, exported, data)
+    lowered = differences[0].conf if differences else None
+    if lowered is not None:
+        threshold = exported.detector.suppression["conf"]
+        say(
+            f"nothing scores above {threshold:g} in these images, so the file leaves nothing to compare: compared with "
+            f"a copy whose threshold is {lowered:.3g} (--data looks at your own images)"
+        )
     for found in differences:
         say(_line(found))
     expect_equal(exported.detector, differences)

@@ -46,7 +46,7 @@ def predict(
         Path | None, typer.Option("--out", metavar="DIR", help="Where files are written; a new folder under runs/.")
     ] = None,
 ) -> None:
-    """Find objects in images and videos.
+    """Find objects in images and videos, or classify them.
 
     [bold]boxwright predict photos/ --weights runs/yolov8n --save[/]
     """

@@ -37,7 +37,7 @@ def train(
     ] = 0,
     settings: Settings = None,
 ) -> None:
-    """Train a detector.
+    """Train a model: find objects, their masks, keypoints or angles, or classify images.
 
     [bold]boxwright train yolov8n --data data.yaml --epochs 100[/]
 

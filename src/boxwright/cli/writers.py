@@ -2,6 +2,7 @@
 # SPDX-FileCopyrightText: The boxwright authors
 """Result files of `boxwright predict`: pictures, YOLO text, JSON, COCO results, Parquet."""
 
+import importlib.util
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -105,13 +106,9 @@ class Parquet:
     """`detections.parquet`: one row per object, or per image one row for each of its best classes."""
 
     def __init__(self, folder: Path) -> None:
-        try:
-            import pyarrow
-            import pyarrow.parquet
-        except ImportError:
-            raise ConfigError(
-                "--format parquet: needs the package pyarrow, which is not installed; install boxwright[parquet]"
-            ) from None
+        import pyarrow
+        import pyarrow.parquet
+
         self.arrow = pyarrow
         self.file = _made(folder) / "detections.parquet"
         self.rows: list[dict[str, Any]] = []
@@ -135,6 +132,7 @@ FORMATS: Mapping[str, Callable[[Path], Writer]] = {
     "coco": CocoResults,
     "parquet": Parquet,
 }
+NEEDS: Mapping[str, str] = {"parquet": "pyarrow"}  # packages of an extra called like the format
 USUAL = ("pictures", "yolo", "json")  # what --save writes
 
 
@@ -150,6 +148,12 @@ class ResultFolder:
         for name in formats:
             if name not in FORMATS:
                 raise ConfigError(f"--format: expected one of {', '.join(FORMATS)}, got '{name}'")
+            package = NEEDS.get(name)
+            if package is not None and not _installed(package):
+                raise ConfigError(
+                    f"--format {name}: needs the package {package}, which is not installed; install it with: "
+                    f"pip install 'boxwright[{name}]'"
+                )
         self.folder = folder
         self.names: set[str] = set()
         self.writers = [FORMATS[name](folder) for name in dict.fromkeys(formats)]
@@ -256,6 +260,10 @@ def _arrow_columns(arrow: Any, found: Found) -> dict[str, Any]:
     if found.keypoints is not None:
         columns["keypoints"] = arrow.list_(real)
     return columns | {f"attribute_{spec.name}": arrow.string() for spec in found.attribute_specs}
+
+
+def _installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
 
 
 def _made(folder: Path) -> Path:

@@ -12,7 +12,7 @@ from boxwright.config import from_yaml, replace
 from boxwright.data.augment.pipeline import pose_flip_message
 from boxwright.data.autoanchor import check_anchors, label_sizes
 from boxwright.data.dataset import ImageStore, read_split
-from boxwright.data.formats import open_dataset
+from boxwright.data.formats import DATASETS, open_dataset
 from boxwright.data.loader import BatchLoader, TrainLoader, train_loader, val_loader
 from boxwright.data.report import summary_line
 from boxwright.data.sample import DatasetHeader, Records, Split
@@ -66,6 +66,8 @@ def assemble(
     for text in expect_labels(recipe, header):
         listener.message(text, "warning")
     records = _read(header, "train", recipe, ranks, listener)
+    for text in _expect_outlines(recipe, records):
+        listener.message(text, "warning")
     recipe = _fit_batch(recipe, len(records.records), ranks, listener)
     recipe = _fit_anchors(recipe, records, listener)
     recipe = _weigh_classes(recipe, records, listener)
@@ -105,7 +107,7 @@ def assemble(
 
 def _check(recipe: Recipe, ranks: Ranks) -> None:
     if not recipe.data.source:
-        raise ConfigError("data.source: no dataset; name a data.yaml, a folder in YOLO layout or a Pascal VOC folder")
+        raise ConfigError(f"data.source: no dataset; expected {DATASETS}")
     if recipe.train.batch < ranks.world:
         raise ConfigError(
             f"train.batch: expected at least one image for each of {ranks.world} ranks, got {recipe.train.batch}"
@@ -137,6 +139,29 @@ def expect_labels(recipe: Recipe, header: DatasetHeader) -> tuple[str, ...]:
     if task == "pose":
         _expect_keypoints(vocabulary.keypoints, header)
     return _expect_attributes(vocabulary.attributes, header)
+
+
+def _expect_outlines(recipe: Recipe, records: Records) -> tuple[str, ...]:
+    """How many objects a segment model would learn as their boxes.
+
+    Raises:
+        ConfigError: all of them.
+    """
+    if recipe.data.task != "segment":
+        return ()
+    outlined = [bool(outline) for record in records.records for outline in record.instances.polygons or ()]
+    count = sum(len(record.instances) for record in records.records)
+    without = count - sum(outlined)
+    source = records.header.source
+    if count and without == count:
+        raise ConfigError(
+            f"{source}: a segment model needs labels with outlines, and none of the {count} objects of the split "
+            f"'{records.split}' has one; choose a preset for boxes (without -seg), or labels with polygons or masks"
+        )
+    if not without:
+        return ()
+    return (f"{source}: {without} of {count} objects of the split '{records.split}' have no outline; their masks are "
+            "learned as their whole boxes",)  # fmt: skip
 
 
 def _expect_keypoints(wanted: KeypointSpec | None, header: DatasetHeader) -> None:

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from boxwright.data.collate import Batch
 from boxwright.engine.checkpoint import load_state, save_state
-from boxwright.errors import CheckpointError
-from boxwright.structures import Assignment, ImageTargets, LossBreakdown, Targets
+from boxwright.errors import CheckpointError, ShapeError
+from boxwright.faults import faults_of
+from boxwright.structures import ImageTargets, LossBreakdown, Targets
 
 _MOST = 5  # images or parameters named in a message
 
@@ -28,47 +29,31 @@ class Visit:
     total: Tensor
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Where a loss stopped being finite."""
-
-    terms: tuple[str, ...]  # names of the loss items, "main/box"
-    images: tuple[int, ...]  # positions in the batch; empty where the term does not tell
-    entry: str  # the first bad contribution, in words
-
-
-def find(breakdown: LossBreakdown) -> Finding:
-    """Which items of the loss are not finite, in which images, and the first bad entry. Syncs."""
-    terms: list[str] = []
-    images: dict[int, None] = {}
-    entry = "every item is finite, their sum is not"
-    for item in breakdown.items:
-        bad = (~torch.isfinite(item.contributions)).nonzero().tolist()
-        if not bad:
-            continue
-        if not terms:
-            value, place = item.contributions[tuple(bad[0])].item(), _place(item.name, bad[0], breakdown)
-            entry = f"{item.name}: {len(bad)} of {item.contributions.numel()} contributions, first {value} at {place}"
-        terms.append(item.name)
-        images.update(dict.fromkeys(_images(item.name, bad, breakdown)))
-    return Finding(tuple(terms), tuple(images), entry)
-
-
 def not_finite_gradients(model: nn.Module) -> list[str]:
     """Names of the parameters whose gradient holds an inf or NaN. Syncs."""
     return [n for n, p in model.named_parameters() if p.grad is not None and not torch.isfinite(p.grad).all().item()]
 
 
 def explain_loss(visit: Visit, epoch: int, saved: Path) -> str:
-    """The message of the error for a loss that is not finite."""
-    found = find(visit.breakdown)
-    where = _paths(visit.batch, found.images)
+    """The message of the error for a loss that is not finite: its terms, images and objects, as the inspector says."""
+    faults = faults_of(visit.breakdown, visit.batch.targets)
+    images = tuple(dict.fromkeys(image for fault in faults for image in fault.images))
+    told = ". ".join(fault.words() for fault in faults) or "every term is finite, their sum is not"
     return (
-        f"epoch {epoch}, iteration {visit.iteration}: the loss is not finite ({visit.total.item()}); "
-        f"term {', '.join(found.terms) or 'none alone'} ({found.entry}); images: {where}. "
+        f"epoch {epoch}, iteration {visit.iteration}: the loss is not finite ({visit.total.item()}). {told}. "
+        f"Images: {_paths(visit.batch, images)}. "
         f"{_kept(saved)} Look at these images and their labels, then try a lower train.lr0, a longer "
         "train.warmup_epochs or train.precision=fp32, and resume"
     )
+
+
+def explain_labels(batch: Batch, error: ShapeError, iteration: int, epoch: int) -> str:
+    """The message of the error for labels that no loss can be computed from."""
+    targets, images = batch.targets, ()
+    if isinstance(targets, Targets):
+        bad = targets.valid & (~torch.isfinite(targets.boxes).all(dim=-1) | (targets.labels < 0))
+        images = tuple(bad.any(dim=1).nonzero()[:, 0].tolist())
+    return f"epoch {epoch}, iteration {iteration}: labels cannot be used: {error}. Images: {_paths(batch, images)}"
 
 
 def explain_gradient(visits: Sequence[Visit], names: Sequence[str], epoch: int, saved: Path) -> str:
@@ -144,28 +129,7 @@ def _kept(saved: Path) -> str:
     return f"The batch and the weights are in {saved}; nothing saved before is lost."
 
 
-def _images(name: str, bad: Sequence[Sequence[int]], breakdown: LossBreakdown) -> list[int]:
-    if len(bad[0]) > 1:  # (B, A)
-        return [place[0] for place in bad]
-    pairs = _pairs(name, breakdown)
-    return [] if pairs is None else pairs.image[[place[0] for place in bad]].tolist()
-
-
-def _place(name: str, place: Sequence[int], breakdown: LossBreakdown) -> str:
-    if len(place) > 1:
-        return f"image {place[0]} of the batch, candidate {place[1]}"
-    pairs = _pairs(name, breakdown)
-    if not place or pairs is None:
-        return "no place"
-    image, anchor, target = (int(index[place[0]]) for index in (pairs.image, pairs.anchor, pairs.target))
-    return f"image {image} of the batch, candidate {anchor}, object {target}"
-
-
-def _pairs(name: str, breakdown: LossBreakdown) -> Assignment | None:
-    return breakdown.assignments.get(name.rpartition("/")[0])
-
-
 def _paths(batch: Batch, images: Sequence[int]) -> str:
-    chosen = [batch.paths[i] for i in images] if images else list(batch.paths)
+    chosen = images or range(len(batch.paths))
     more = f" and {len(chosen) - _MOST} more" if len(chosen) > _MOST else ""
-    return ", ".join(chosen[:_MOST]) + more
+    return ", ".join(f"{batch.paths[i]} (image {i})" for i in chosen[:_MOST]) + more

@@ -8,11 +8,14 @@ the extent of all boxes, so one pass serves all classes and the limit of detecti
 Source: NonMaxSuppression of the ONNX standard, https://onnx.ai/onnx/operators/onnx__NonMaxSuppression.html
 """
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 WHOLE_IMAGE = ("prototypes",)  # outputs that are not by candidate
+_THRESHOLD = 4  # input of NonMaxSuppression
 AXES_AS_INPUT = 18  # opset from which ReduceMax and ReduceMin take their axes as an input
 
 
@@ -77,6 +80,23 @@ def add_suppression(model: Any, conf: float, iou: float, max_det: int) -> None:
     ]
     add("Concat", *columns, output="detections", axis=1)
     _replace_outputs(model, add, place)
+
+
+def write_with_threshold(source: Path, target: Path, conf: float) -> None:
+    """A copy of an exported file whose suppression begins at another score."""
+    import onnx
+    from onnx import numpy_helper
+
+    model = onnx.load(str(source))
+    (node,) = (node for node in model.graph.node if node.op_type == "NonMaxSuppression")
+    (held,) = (value for value in model.graph.initializer if value.name == node.input[_THRESHOLD])
+    held.CopyFrom(numpy_helper.from_array(np.array([conf], np.float32), held.name))
+    for entry in model.metadata_props:
+        if entry.key == "export":
+            facts = json.loads(entry.value)
+            facts["nms"]["conf"] = conf
+            entry.value = json.dumps(facts)
+    onnx.save(model, str(target))
 
 
 def _replace_outputs(model: Any, add: _Graph, place: str) -> None:

@@ -19,11 +19,18 @@ from torch.optim import Optimizer
 from boxwright.data.collate import Batch
 from boxwright.engine.distributed import Ranks, mean_over_ranks
 from boxwright.engine.ema import Ema
-from boxwright.engine.nonfinite import Visit, explain_gradient, explain_loss, not_finite_gradients, save_replay
+from boxwright.engine.nonfinite import (
+    Visit,
+    explain_gradient,
+    explain_labels,
+    explain_loss,
+    not_finite_gradients,
+    save_replay,
+)
 from boxwright.engine.optim import Schedule, set_pace
 from boxwright.engine.precision import Resolved, autocast
 from boxwright.engine.recipe import AnyCriterion
-from boxwright.errors import TrainingError
+from boxwright.errors import ShapeError, TrainingError
 from boxwright.models.network import Network
 from boxwright.structures import LossBreakdown, Targets
 
@@ -111,12 +118,15 @@ class Stepper:
         """Learns from one batch; iterations count from 0 over all epochs, epochs from 1.
 
         Raises:
-            TrainingError: the loss or a gradient is not finite; the weights are those before the step.
+            TrainingError: labels, the loss or a gradient are not finite; the weights are those before the step.
         """
         pace = self.schedule.at(iteration)
         set_pace(self.optimizer, pace)
         due = iteration - self.last_step >= pace.accumulate
-        batch = self._ready(batch, iteration)
+        try:
+            batch = self._ready(batch, iteration)
+        except ShapeError as error:
+            raise TrainingError(explain_labels(batch, error, iteration, epoch)) from error
         with nullcontext() if due else self._unsynchronised():
             breakdown = self._learn(batch, iteration, epoch, progress)
         if due:

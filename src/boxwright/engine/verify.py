@@ -2,9 +2,12 @@
 # SPDX-FileCopyrightText: The boxwright authors
 """Is an exported file the network it was made of? Both look at the same images; every output is compared."""
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from jaxtyping import Float
@@ -12,14 +15,17 @@ from torch import Tensor
 
 from boxwright.data.synthetic import draw_scene
 from boxwright.engine.export import RawOutputs, quiet_tracer
-from boxwright.engine.runtime import ExportedModel
+from boxwright.engine.onnx_graph import write_with_threshold
+from boxwright.engine.runtime import ExportedModel, load_exported
 from boxwright.errors import ExportError
 from boxwright.models.network import Network
-from boxwright.ops.nms import class_aware_nms
+from boxwright.ops.boxes import pairwise_iou
 
 PIXELS = 0.01  # px at PIXELS_SIDE; boxes and keypoints in float32 are a hundred times closer
 PIXELS_SIDE = 640
-LIMITS: Mapping[str, float] = {"scores": 1e-4, "coefs": 1e-3, "prototypes": 1e-3, "kept": 0.05}
+LIMITS: Mapping[str, float] = {"scores": 1e-4, "coefs": 1e-3, "prototypes": 1e-3, "kept": 0.0}
+OVERLAP = 1e-3  # overlaps closer to a limit may fall on either side of it
+LOWERED_TO = 100  # candidates of an image, about, that a lowered threshold leaves
 ATTRIBUTE = 1e-4
 DRAWN = 4  # images, where no data are given
 
@@ -33,6 +39,7 @@ class Difference:
     limit: float
     image: int  # where
     candidate: int
+    conf: float | None = None  # threshold of the copy that was compared; None: the file itself
 
     @property
     def ok(self) -> bool:
@@ -50,7 +57,8 @@ def compare(exported: ExportedModel, network: Network, images: Float[Tensor, "B 
     """The largest difference of every output over some images in 0..1.
 
     Queries and suppressed rows have no fixed place, since equal scores may change it: there each row of the network is
-    compared with the closest one of the file.
+    compared with the closest one of the file. Where suppression inside the file leaves nothing of these images, because
+    no score is above its threshold, a copy with a lower one is compared, and `Difference.conf` names that.
 
     Raises:
         ExportError: the file gives other outputs than the network.
@@ -60,8 +68,12 @@ def compare(exported: ExportedModel, network: Network, images: Float[Tensor, "B 
         values = model(images.cpu().float())
     wanted = dict(zip(model.names, values, strict=True))
     found = exported.raw(images.cpu())
-    if exported.suppressed:
-        return _suppressed(exported, wanted, found)
+    if exported.suppression is not None:
+        if len(found["detections"]) or (wanted["scores"] > exported.suppression["conf"]).any():
+            return _suppressed(exported, wanted, found)
+        with _lowered(exported, wanted["scores"]) as (copy, conf):
+            rows = _suppressed(copy, wanted, copy.raw(images.cpu()))
+        return [dataclasses.replace(row, conf=conf) for row in rows]
     if wanted.keys() != found.keys():
         raise ExportError(f"{exported.path}: expected the outputs {', '.join(wanted)}, got {', '.join(found)}")
     if network.strides != (1,) and network.grid((exported.imgsz, exported.imgsz)) is None:
@@ -118,33 +130,27 @@ def _by_row(exported: ExportedModel, wanted: Mapping[str, Tensor], found: Mappin
 
 
 def _suppressed(exported: ExportedModel, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[Difference]:
-    """Each row of the file against the closest candidate of the network, and which candidates were kept.
+    """Each row of the file against the closest candidate of the network, and whether the right ones were kept.
 
-    `kept` is the share of rows that our suppression keeps and the file does not, or the reverse: overlaps and scores
-    within rounding of a threshold may go either way.
+    `kept` is 1 where a row should not be there or a candidate should: see `_wrong`.
     """
-    limits = exported.suppression or {}
-    scores, labels = wanted["scores"].max(-1)
-    best = torch.cat((wanted["boxes"], scores[..., None], labels[..., None].to(scores.dtype)), -1)
     worst: dict[str, Difference] = {}
-    for image in range(len(best)):
+    for image in range(len(wanted["boxes"])):
         rows = found["detections"][:, 0] == image
         detections = found["detections"][rows, 1:]
-        closest = torch.cdist(_comparable(detections), _comparable(best[image])).argmin(-1)
+        boxes, scores = wanted["boxes"][image], wanted["scores"][image]
+        best = torch.cat((boxes, scores.amax(-1, keepdim=True)), -1)
+        closest = torch.cdist(_comparable(detections[:, :5]), _comparable(best)).argmin(-1)
+        # Of classes with equal scores either one may be the best.
+        told = scores[closest, detections[:, 5].long()]
         pairs = {
-            "boxes": (best[image, closest, :4], detections[:, :4]),
-            "scores": (best[image, closest, 4:], detections[:, 4:]),
+            "boxes": (boxes[closest], detections[:, :4]),
+            "scores": (torch.stack((told, best[closest, 4]), -1), torch.stack((detections[:, 4], told), -1)),
+            "kept": (_wrong(boxes, scores, detections, closest, exported.suppression or {}), torch.zeros(1, 1)),
         }
         for name, value in found.items():
             if name not in ("detections", "prototypes"):
                 pairs[name] = (wanted[name][image, closest], value[rows])
-        above = (scores[image] > limits["conf"]).nonzero()[:, 0]
-        keep = class_aware_nms(
-            best[image, above, :4], scores[image, above], labels[image, above], limits["iou"], int(limits["max_det"])
-        )
-        mine, theirs = set(above[keep].tolist()), set(closest.tolist())
-        share = len(mine ^ theirs) / max(len(mine | theirs), 1)
-        pairs["kept"] = (torch.tensor([[share]]), torch.tensor([[0.0]]))
         for name, (one, other) in pairs.items():
             here = dataclasses.replace(_difference(exported, name, one[None], other[None]), image=image)
             if name not in worst or here.largest > worst[name].largest:
@@ -154,8 +160,46 @@ def _suppressed(exported: ExportedModel, wanted: Mapping[str, Tensor], found: Ma
     return list(worst.values())
 
 
+def _wrong(boxes: Tensor, scores: Tensor, rows: Tensor, closest: Tensor, limits: Mapping[str, float]) -> Tensor:
+    """The share of rows of the file and other candidates of the network that suppression should have treated otherwise.
+
+    Not a comparison with our own result: where scores are equal, or an overlap is at the limit, more than one result is
+    right, and one choice changes the next. Right is: every row scores above `conf`; no two rows of a class overlap by
+    more than `iou`; every candidate that is not a row scores no more than `conf`, overlaps a better row of its class by
+    more than `iou`, or scores less than all of `max_det` rows.
+    """
+    conf, iou, most = limits["conf"], limits["iou"], int(limits["max_det"])
+    close, near = LIMITS["scores"], OVERLAP
+    among = pairwise_iou(rows[:, :4], rows[:, :4]).fill_diagonal_(0) * (rows[:, None, 5] == rows[None, :, 5])
+    wrong = (among > iou + near).any(1) | (rows[:, 4] < conf - close)
+    best = scores.amax(-1)
+    left = best > conf + close
+    left[closest] = False
+    other = left.nonzero()[:, 0]
+    beaten = pairwise_iou(boxes[other], rows[:, :4]) > iou - near
+    # Equal scores of two classes: the file may have compared it as one of the other class.
+    same = scores[other][:, rows[:, 5].long()] >= best[other, None] - close
+    better = rows[None, :, 4] >= best[other, None] - close
+    missing = ~(beaten & same & better).any(1)
+    if len(rows) >= most:
+        missing &= best[other] > rows[:, 4].min() + close
+    count = int(wrong.sum()) + int(missing.sum()) + max(len(rows) - most, 0)
+    return torch.tensor([[count / max(len(rows) + len(other), 1)]])
+
+
+@contextlib.contextmanager
+def _lowered(exported: ExportedModel, scores: Tensor) -> Iterator[tuple[ExportedModel, float]]:
+    """A copy of a file whose threshold lies below some of the scores."""
+    highest = scores.amax(-1).flatten().sort(descending=True).values
+    conf = float(highest[: len(scores) * LOWERED_TO][-1]) * 0.999
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / exported.path.name
+        write_with_threshold(exported.path, copy, conf)
+        yield load_exported(copy), conf
+
+
 def _comparable(rows: Tensor) -> Tensor:
-    """Box, score and label in units of alike weight."""
+    """Box and score in units of alike weight."""
     return torch.cat((rows[:, :4] / PIXELS_SIDE, rows[:, 4:]), -1).double()
 
 

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from boxwright.inspector.table import Table, join_tables
-from boxwright.ops.boxes import pairwise_iou
 from boxwright.ops.decode import Distance, Oriented
 from boxwright.ops.distances import encode_distances, encode_rotated, expected_distance
 from boxwright.ops.overlap import paired_overlap
@@ -32,6 +31,7 @@ def term_table(parts: Sequence["Part"], breakdown: LossBreakdown, lengths: Mappi
     for part in parts:
         for name, share in part.shares.items():
             factor = scale * share.item.gain
+            value = float(share.item.contributions.detach().double().sum())
             objects, background, images = (
                 float(of.sum()) for of in (share.of_objects, share.of_background, share.of_images)
             )
@@ -41,8 +41,9 @@ def term_table(parts: Sequence["Part"], breakdown: LossBreakdown, lengths: Mappi
                     "scope": share.scope,
                     "gain": share.item.gain,
                     "normalizer": float(share.pairs.normalizer),
-                    "value": float(share.item.contributions.detach().double().sum()),
-                    "loss": float(share.item.contributions.detach().double().sum()) * factor,
+                    "raw": value * share.divisor,
+                    "value": value,
+                    "loss": value * factor,
                     "objects": objects * factor,
                     "background": background * factor,
                     "images": images * factor,
@@ -62,7 +63,7 @@ def object_table(
     image, slot = targets.valid.nonzero(as_tuple=True)
     columns: dict[str, np.ndarray | list[str]] = {
         "image": host(image),
-        "path": [paths[i] for i in image.tolist()],
+        "path": path_column(image, paths),
         "object": host(slot),
         **class_columns(targets.labels[image, slot], names),
         **_box_columns(targets.boxes[image, slot]),
@@ -79,6 +80,23 @@ def object_table(
     columns["loss"] = host(total)
     columns["gradient"] = _object_gradients(parts, targets, image, slot)
     return Table({**columns, **items})
+
+
+def share_table(parts: Sequence["Part"], targets: Targets, scale: float, names: Sequence[str]) -> Table:
+    """One row per object and item that it pays for.
+
+    `raw` is before the division by the assignment's normalizer (terms that divide by a count of their own keep that),
+    `value` is what the term returns, `loss` has gain and scale.
+    """
+    image, slot = targets.valid.nonzero(as_tuple=True)
+    where = {"image": host(image), "object": host(slot), **class_columns(targets.labels[image, slot], names)}
+    tables = []
+    for part in parts:
+        for name, share in part.shares.items():
+            value = host(share.of_objects[image, slot])
+            paid = {"raw": value * share.divisor, "value": value, "loss": value * (share.item.gain * scale)}
+            tables.append(Table({**where, "term": np.full(len(value), name), **paid}))
+    return join_tables(tables) if tables else Table({})
 
 
 def pair_table(
@@ -98,12 +116,16 @@ def background_table(
     worst: int,
 ) -> Table:
     """The unmatched candidates that cost most, dearest first, each with the label that overlaps or lies nearest."""
+    costs = [(part, cost) for part in parts if (cost := _background_cost(part, scale)) is not None and worst > 0]
+    if not costs:
+        return Table({})
+    best = [cost.flatten().topk(min(worst, cost.numel())) for _, cost in costs]
+    least = torch.cat([found.values for found in best]).topk(min(worst, sum(len(f.values) for f in best))).values[-1:]
     tables = []
-    for part in parts:
-        cost = _background_cost(part, scale)
-        if cost is not None and worst > 0:
-            tables.append(_worst_of(part, cost, targets, names, paths, worst))
-    return join_tables(tables).by("loss").head(worst) if tables else Table({})
+    for (part, cost), found in zip(costs, best, strict=True):
+        kept = ~(found.values < least)  # of all predictions together; what is not a number stays
+        tables.append(_worst_of(part, cost, found.indices[kept], targets, names, paths))
+    return join_tables(tables).by("loss").head(worst)
 
 
 def image_table(parts: Sequence["Part"], targets: Targets, scale: float, paths: Sequence[str]) -> Table:
@@ -193,9 +215,9 @@ def _pairs_of(part: "Part", targets: Targets, scale: float, names: Sequence[str]
         wanted = targets.boxes[image, slot].to(boxes.dtype)
         overlap = paired_probiou(boxes, wanted) if targets.oriented else paired_overlap(boxes, wanted, "iou")
     columns: dict[str, np.ndarray | list[str]] = {
-        "part": [part.label] * len(rows),
+        "part": np.full(len(rows), part.label),
         "image": host(image),
-        "path": [paths[i] for i in image.tolist()],
+        "path": path_column(image, paths),
         "object": host(slot),
         **class_columns(label, names),
         "candidate": host(anchor),
@@ -215,7 +237,7 @@ def _pairs_of(part: "Part", targets: Targets, scale: float, names: Sequence[str]
         items[name] = host(value)
     columns["loss"] = host(total)
     if part.gradients is not None:
-        columns["gradient"] = host(part.gradients[image, anchor])
+        columns["gradient"] = host(part.gradients[rows])
     return Table({**columns, **items})
 
 
@@ -277,10 +299,9 @@ def _background_cost(part: "Part", scale: float) -> Tensor | None:
 
 
 def _worst_of(
-    part: "Part", cost: Tensor, targets: Targets, names: Sequence[str], paths: Sequence[str], worst: int
+    part: "Part", cost: Tensor, place: Tensor, targets: Targets, names: Sequence[str], paths: Sequence[str]
 ) -> Table:
-    preds = part.preds
-    value, place = cost.flatten().topk(min(worst, cost.numel()))
+    preds, value = part.preds, cost.flatten()[place]
     image, anchor = torch.div(place, cost.shape[1], rounding_mode="floor"), place % cost.shape[1]
     objectness = None if preds.objectness is None else preds.objectness.detach()[image, anchor]
     score, best = class_probabilities(preds.logits.detach()[image, anchor], preds.exclusive, objectness).max(dim=1)
@@ -289,9 +310,9 @@ def _worst_of(
         pairs = Assignment(image, anchor, torch.zeros_like(anchor), ones, value, value.new_ones(()))
         boxes = preds.boxes_at(pairs)
     columns: dict[str, np.ndarray | list[str]] = {
-        "part": [part.label] * len(value),
+        "part": np.full(len(value), part.label),
         "image": host(image),
-        "path": [paths[i] for i in image.tolist()],
+        "path": path_column(image, paths),
         "candidate": host(anchor),
         **place_columns(preds, anchor),
         **class_columns(best, names),
@@ -305,26 +326,35 @@ def _worst_of(
 
 def _nearest(boxes: Tensor, image: Tensor, targets: Targets, names: Sequence[str]) -> dict[str, np.ndarray | list[str]]:
     """The label of the same image that overlaps each box most, or else lies nearest: slot, class, IoU, distance."""
-    found = _upright(boxes)
-    slot, label = torch.full_like(image, -1), torch.full_like(image, -1)
-    overlap = torch.zeros(len(image), dtype=found.dtype, device=found.device)
-    gap = torch.full_like(overlap, torch.inf)
-    for one in image.unique().tolist():  # type: ignore[no-untyped-call]
-        rows, slots = (image == one).nonzero()[:, 0], targets.valid[one].nonzero()[:, 0]
-        if not len(slots):
-            continue
-        true = _upright(targets.boxes[one, slots]).to(found.dtype)
-        iou = pairwise_iou(found[rows], true)
-        centre = (found[rows, None, :2] + found[rows, None, 2:] - true[None, :, :2] - true[None, :, 2:]) / 2
-        far = centre.norm(dim=-1)
-        # Overlap first, distance where nothing overlaps.
-        best = (iou - far / (1 + far.max()) * 1e-6).argmax(dim=1)
-        slot[rows], overlap[rows] = slots[best], iou.gather(1, best[:, None])[:, 0]
-        label[rows] = targets.labels[one, slots[best]]
-        gap[rows] = far.gather(1, best[:, None])[:, 0]
+    found, true = _upright(boxes), _upright(targets.boxes[image].flatten(0, 1)).to(boxes.dtype)
+    slots, count = targets.labels.shape[1], len(image)
+    valid = targets.valid[image]
+    if not slots:
+        none = torch.full_like(image, -1)
+        nothing, far = found.new_zeros(count), found.new_full((count,), torch.inf)
+        return _nearest_columns(none, none, nothing, far, names)
+    every = found.repeat_interleave(slots, dim=0)
+    iou = paired_overlap(every, true, "iou").view(count, slots)
+    gap = ((every[:, :2] + every[:, 2:] - true[:, :2] - true[:, 2:]) / 2).norm(dim=1).view(count, slots)
+    # Overlap first, distance where nothing overlaps.
+    worth = iou - gap / (1 + gap.amax(dim=1, keepdim=True)) * 1e-6
+    best = torch.where(valid, worth, torch.full_like(worth, -torch.inf)).argmax(dim=1)
+    known, at = valid.any(dim=1), best[:, None]
+    return _nearest_columns(
+        torch.where(known, best, torch.full_like(best, -1)),
+        torch.where(known, targets.labels[image, best], torch.full_like(best, -1)),
+        torch.where(known, iou.gather(1, at)[:, 0], torch.zeros_like(iou[:, 0])),
+        torch.where(known, gap.gather(1, at)[:, 0], torch.full_like(gap[:, 0], torch.inf)),
+        names,
+    )
+
+
+def _nearest_columns(
+    slot: Tensor, label: Tensor, overlap: Tensor, gap: Tensor, names: Sequence[str]
+) -> dict[str, np.ndarray | list[str]]:
     return {
         "nearest_object": host(slot),
-        "nearest_class": [_name(index, names) if index >= 0 else "" for index in label.tolist()],
+        "nearest_class": _named(label, names, ""),
         "nearest_overlap": host(overlap),
         "nearest_distance": host(gap),
     }
@@ -386,9 +416,11 @@ def _object_gradients(parts: Sequence["Part"], targets: Targets, image: Tensor, 
             continue
         pairs = part.pairs
         # A candidate that an object claims twice counts once.
-        rows = torch.stack((pairs.image * slots + pairs.target, pairs.image, pairs.anchor))[:, pairs.valid]
-        keys = rows.unique(dim=1)  # type: ignore[no-untyped-call]
-        squares.index_add_(0, keys[0], part.gradients[keys[1], keys[2]].square())
+        anchors = part.preds.logits.shape[1]
+        rows = ((pairs.image * slots + pairs.target) * anchors + pairs.anchor)[pairs.valid]
+        keys, which = rows.unique(return_inverse=True)  # type: ignore[no-untyped-call]
+        lengths = squares.new_zeros(len(keys)).scatter_(0, which, part.gradients[pairs.valid])
+        squares.index_add_(0, torch.div(keys, anchors, rounding_mode="floor"), lengths.square())
     return host(squares[: batch * slots].view(batch, slots)[image, slot].sqrt())
 
 
@@ -397,11 +429,19 @@ def _object_gradients(parts: Sequence["Part"], targets: Targets, image: Tensor, 
 
 def class_columns(labels: Tensor, names: Sequence[str]) -> dict[str, np.ndarray | list[str]]:
     """Class index and name."""
-    return {"label": host(labels), "class": [_name(label, names) for label in labels.tolist()]}
+    return {"label": host(labels), "class": _named(labels, names, "-1")}
 
 
-def _name(label: int, names: Sequence[str]) -> str:
-    return names[label] if 0 <= label < len(names) else str(label)
+def path_column(image: Tensor, paths: Sequence[str]) -> np.ndarray:
+    """The path of each row's image; rows share the text."""
+    return np.array(paths, dtype=object)[host(image)]
+
+
+def _named(labels: Tensor, names: Sequence[str], unknown: str) -> np.ndarray:
+    """The name of each class, its number where it has none, `unknown` for -1."""
+    found = host(labels)
+    most = max(int(found.max(initial=-1)) + 1, len(names))
+    return np.array([*(names[i] if i < len(names) else str(i) for i in range(most)), unknown])[found]
 
 
 def _box_columns(boxes: Tensor) -> dict[str, np.ndarray | list[str]]:

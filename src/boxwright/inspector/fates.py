@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from boxwright.inspector.columns import class_columns, host, place_columns
+from boxwright.inspector.columns import class_columns, host, path_column, place_columns
 from boxwright.inspector.table import Table, join_tables
 from boxwright.losses.assign.trace import FATES, Trace, code_of
 from boxwright.structures import Targets
@@ -31,8 +31,8 @@ def fate_columns(traces: Traces, targets: Targets) -> dict[str, np.ndarray]:
     batch, slots = targets.labels.shape
     counts = torch.zeros(batch * max(slots, 1), len(FATES), dtype=torch.int64, device=image.device)
     for _, trace in traces:
-        place = (trace.image * slots + trace.slot, trace.fate)
-        counts.index_put_(place, torch.ones_like(trace.fate), accumulate=True)
+        place = (trace.image * slots + trace.slot) * len(FATES) + trace.fate
+        counts += torch.bincount(place, minlength=counts.numel()).view_as(counts)
     rows = counts[: batch * slots].view(batch, slots, len(FATES))[image, slot]
     return {f"fate/{fate}": host(rows[:, code]) for code, fate in enumerate(FATES) if bool(rows[:, code].any())}
 
@@ -45,9 +45,9 @@ def _candidates_of(
     image, slot, anchor = trace.image[rows], trace.slot[rows], trace.anchor[rows]
     return Table(
         {
-            "part": [part.label] * len(rows),
+            "part": np.full(len(rows), part.label),
             "image": host(image),
-            "path": [paths[i] for i in image.tolist()],
+            "path": path_column(image, paths),
             "object": host(slot),
             **class_columns(targets.labels[image, slot], names),
             "candidate": host(anchor),
@@ -56,7 +56,7 @@ def _candidates_of(
             "overlap": host(trace.overlap[rows]),
             "metric": host(trace.metric[rows]),
             "rank": host(trace.rank[rows]),
-            "fate": [FATES[code] for code in trace.fate[rows].tolist()],
+            "fate": np.array(FATES)[host(trace.fate[rows])],
             "other": host(trace.other[rows]),
         }
     )

@@ -42,25 +42,16 @@ def findings_of(inspection: Inspection) -> tuple[Finding, ...]:
 
 def not_finite(inspection: Inspection) -> Iterator[Finding]:
     """Terms with an infinite or undefined contribution, with the images and objects that pay it."""
-    for row in inspection.terms.rows():
-        if not row["not_finite"]:
-            continue
-        term = row["term"]
-        places = []
-        for table, what in ((inspection.pairs, "object"), (inspection.background, "candidate")):
-            name = term if term in table else "loss"
-            if len(table) and name in table:
-                bad = table.take(~np.isfinite(table[name].astype(np.float64)))
-                if name == "loss" and "part" in table:
-                    bad = bad.take(bad["part"] == term.rpartition("/")[0])
-                places += [f"image {r['image']}, {what} {r[what]}" for r in bad.head(3).rows()]
-        where = "; ".join(places) or "no single object"
+    for fault in inspection.faults:
+        first = fault.places[0] if fault.places else None
         yield Finding(
             "not_finite",
             "error",
-            f"{term}: {row['not_finite']} contributions are not finite ({where})",
-            term=term,
-            count=row["not_finite"],
+            fault.words(),
+            image=None if first is None else first.image,
+            object=None if first is None else first.object,
+            term=fault.name,
+            count=fault.count,
         )
 
 

@@ -12,8 +12,8 @@ from boxwright.errors import ConfigError, DataError
 from boxwright.inspector.probe import Inspection
 from boxwright.inspector.table import Table, join_tables
 
-TABLES = ("terms", "objects", "pairs", "candidates", "background", "images")
-SUMMED = ("normalizer", "loss", "objects", "background", "images", "pairs", "not_finite")
+TABLES = ("terms", "objects", "pairs", "candidates", "background", "images", "shares")
+SUMMED = ("normalizer", "raw", "loss", "objects", "background", "images", "pairs", "not_finite")
 KINDS = ("json", "parquet")
 
 
@@ -64,6 +64,8 @@ def join_inspections(parts: Sequence[Inspection], *, first_image: int = 0, worst
         paths=tuple(path for part in parts for path in part.paths),
         # Batches may differ in shape: nothing lies outside this size.
         image_size=(max(part.image_size[0] for part in parts), max(part.image_size[1] for part in parts)),
+        shares=of("shares"),
+        faults=tuple(fault.moved(int(s)) for p, s in zip(parts, starts, strict=False) for fault in p.faults),
     )
 
 

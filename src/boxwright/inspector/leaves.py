@@ -2,13 +2,16 @@
 # SPDX-FileCopyrightText: The boxwright authors
 """Outputs whose raw tensors are leaves, so that the gradient that reaches every candidate can be read."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
-from boxwright.structures import Outputs, Predictions
+from boxwright.structures import Assignment, Outputs, Predictions
 
 CANDIDATE_FIELDS = ("logits", "box_raw", "objectness", "mask_coefs", "keypoints_raw", "keypoint_scale", "angle")
 
@@ -71,13 +74,28 @@ def _leaf(tensor: Tensor) -> Tensor:
     return tensor.detach().requires_grad_(True) if tensor.is_floating_point() else tensor
 
 
-def row_norms(gradients: tuple[Tensor | None, ...]) -> Tensor | None:
-    """(B, A) length of the gradient of every candidate over all its raw numbers, float64; None without gradients."""
-    squares = None
-    for gradient in gradients:
-        if gradient is None:
-            continue
-        flat = gradient.double().flatten(2) if gradient.ndim > 2 else gradient.double()[..., None]
-        part = flat.square().sum(dim=-1)
-        squares = part if squares is None else squares + part
-    return None if squares is None else torch.sqrt(squares)
+class RowGradients:
+    """Gradient at chosen candidates, summed over the items of a loss: a few thousand rows instead of the dense maps."""
+
+    def __init__(self, leaves: tuple[Tensor, ...], pairs: Assignment) -> None:
+        self._leaves = leaves
+        self._rows = pairs.valid.nonzero()[:, 0]
+        self._place = pairs.image[self._rows], pairs.anchor[self._rows]
+        self._count = len(pairs.valid)
+        self._sums: dict[int, Tensor] = {}
+
+    def add(self, gradients: Mapping[int, Tensor]) -> None:
+        """Adds gradients by the id of their leaf."""
+        for leaf in self._leaves:
+            if id(leaf) in gradients:
+                rows = gradients[id(leaf)][self._place].double()
+                self._sums[id(leaf)] = rows if id(leaf) not in self._sums else self._sums[id(leaf)] + rows
+
+    def lengths(self) -> Float[Tensor, " P"]:
+        """Length at the candidate of every pair over all its raw numbers, float64; 0 where the pair is not valid."""
+        squares = torch.zeros(len(self._rows), dtype=torch.float64, device=self._rows.device)
+        for rows in self._sums.values():
+            squares = squares + rows.reshape(len(rows), math.prod(rows.shape[1:])).square().sum(dim=1)
+        found = squares.new_zeros(self._count)
+        found[self._rows] = squares.sqrt()
+        return found

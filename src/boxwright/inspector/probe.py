@@ -3,23 +3,25 @@
 """`inspect`: one batch through a criterion as in training, and every part of the loss by who pays it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from boxwright.errors import ShapeError
+from boxwright.faults import Fault, faults_of
 from boxwright.inspector.columns import (
     background_table,
     image_table,
     object_table,
     pair_table,
+    share_table,
     term_table,
     whole_image_tables,
 )
 from boxwright.inspector.fates import candidate_table, fate_columns
-from boxwright.inspector.leaves import Leaves, row_norms, with_leaves
+from boxwright.inspector.leaves import Leaves, RowGradients, with_leaves
 from boxwright.inspector.shares import Shares, shares_of
 from boxwright.inspector.table import Table
 from boxwright.losses.assign.trace import trace_of
@@ -57,6 +59,9 @@ class Inspection:
     names: tuple[str, ...]
     paths: tuple[str, ...]
     image_size: tuple[int, int]  # (H, W) px of the network input
+    # One row per object and item of the loss: its share in raw, normalised and gain-weighted units.
+    shares: Table = field(default_factory=lambda: Table({}))
+    faults: tuple[Fault, ...] = ()  # terms with contributions that are not finite
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +72,7 @@ class Part:
     preds: Predictions
     pairs: Assignment
     shares: Mapping[str, Shares]  # by full item name, "main/box"
-    gradients: Tensor | None  # (B, A) length of the total's gradient at every candidate
+    gradients: Tensor | None  # (P,) length of the total's gradient at the candidate of every pair
 
 
 def inspect(
@@ -93,7 +98,7 @@ def inspect(
         paths: of the images.
         worst: unmatched candidates that are listed.
         shown: best candidates of each object that are listed; 0 leaves out why candidates were not chosen.
-        gradients: also measure gradients: one backward pass for the total and one for every item.
+        gradients: also measure gradients: one backward pass for every item.
 
     Raises:
         ShapeError: outputs and targets do not belong together.
@@ -106,7 +111,8 @@ def inspect(
     with torch.enable_grad():
         breakdown = own(leaves.outputs, targets, progress)
         total = breakdown.total
-    parts = _parts(leaves, breakdown, total, own, targets, gradients)
+    lengths, rows = _gradients_of(breakdown, leaves) if gradients else ({}, {})
+    parts = _parts(leaves, breakdown, own, targets, rows)
     scale = float(breakdown.scale)
     files = tuple(str(path) for path in paths) or ("",) * len(targets.labels)
     labels = tuple(names)
@@ -121,7 +127,7 @@ def inspect(
     return Inspection(
         total=float(total.detach()),
         scale=scale,
-        terms=term_table(parts, breakdown, _item_gradients(breakdown, leaves) if gradients else {}),
+        terms=term_table(parts, breakdown, lengths),
         objects=objects,
         pairs=pair_table(parts, targets, scale, labels, files),
         candidates=candidates,
@@ -130,16 +136,17 @@ def inspect(
         names=labels,
         paths=files,
         image_size=outputs.final.image_size,
+        shares=share_table(parts, targets, scale, labels),
+        faults=faults_of(breakdown, targets, labels),
     )
 
 
 def _parts(
-    leaves: Leaves, breakdown: LossBreakdown, total: Tensor, criterion: Criterion, targets: Targets, gradients: bool
+    leaves: Leaves, breakdown: LossBreakdown, criterion: Criterion, targets: Targets, lengths: Mapping[str, Tensor]
 ) -> list[Part]:
     every = (*leaves.outputs.auxiliary, leaves.outputs.final)
-    found = _gradients(total, leaves.all()) if gradients else {}
     parts = []
-    for preds, own in zip(every, leaves.of, strict=True):
+    for preds in every:
         terms = criterion.rules[preds.role].terms
         pairs = breakdown.assignments[preds.label]
         shares = {
@@ -147,8 +154,7 @@ def _parts(
             for item in breakdown.items
             if item.name.rpartition("/")[0] == preds.label
         }
-        norms = row_norms(tuple(found.get(id(leaf)) for leaf in own)) if gradients else None
-        parts.append(Part(preds.label, preds, pairs, shares, norms))
+        parts.append(Part(preds.label, preds, pairs, shares, lengths.get(preds.label)))
     return parts
 
 
@@ -160,14 +166,31 @@ def _gradients(value: Tensor, leaves: Sequence[Tensor]) -> dict[int, Tensor]:
     return {id(leaf): gradient for leaf, gradient in zip(leaves, found, strict=True) if gradient is not None}
 
 
-def _item_gradients(breakdown: LossBreakdown, leaves: Leaves) -> dict[str, float]:
-    """Length of the gradient that each item alone sends into the raw outputs, with gain and scale."""
+def _gradients_of(breakdown: LossBreakdown, leaves: Leaves) -> tuple[dict[str, float], dict[str, Tensor]]:
+    """Lengths of gradients with gain and scale, from one backward pass for every item.
+
+    Returns:
+        What each item alone sends into the raw outputs, by item; what all items together send to the candidate of each
+        pair, by prediction.
+    """
     every, lengths = leaves.all(), {}
+    labels = [preds.label for preds in (*leaves.outputs.auxiliary, leaves.outputs.final)]
+    rows = {
+        label: RowGradients(own, breakdown.assignments[label]) for label, own in zip(labels, leaves.of, strict=True)
+    }
     for item in breakdown.items:
-        value = item.contributions.sum() * item.gain * breakdown.scale
-        squares = [gradient.double().square().sum() for gradient in _gradients(value, every).values()]
+        found = _gradients(item.contributions.sum() * item.gain * breakdown.scale, every)
+        squares = [_length(gradient).square() for gradient in found.values()]
         lengths[item.name] = float(torch.stack(squares).sum().sqrt()) if squares else 0.0
-    return lengths
+        for of in rows.values():
+            of.add(found)
+    return lengths, {label: of.lengths() for label, of in rows.items()}
+
+
+def _length(gradient: Tensor) -> Tensor:
+    """Of the whole tensor. One pass in its own precision, summed blockwise: 6 digits, for a table."""
+    kind = torch.float64 if gradient.dtype == torch.float64 else torch.float32
+    return torch.linalg.vector_norm(gradient, dtype=kind).double()
 
 
 def _whole_images(
@@ -200,4 +223,5 @@ def _whole_images(
         names=tuple(names),
         paths=shown,
         image_size=(0, 0),
+        faults=faults_of(breakdown, targets, tuple(names)),
     )

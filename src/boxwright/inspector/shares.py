@@ -14,7 +14,23 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from boxwright.errors import ShapeError
+from boxwright.losses.terms.attributes import Attribute
+from boxwright.losses.terms.keypoint import KeypointLikelihood, KeypointLocation, KeypointVisibility
+from boxwright.losses.terms.mask import PrototypeMasks
+from boxwright.losses.terms.objectness import Objectness
+from boxwright.losses.terms.semantic import SemanticMap
 from boxwright.structures import Assignment, LossItem, Predictions, Targets
+
+# Terms that divide by a count of their own instead of the assignment's normalizer.
+OWN_DIVISOR = (
+    Attribute,
+    KeypointLikelihood,
+    KeypointLocation,
+    KeypointVisibility,
+    Objectness,
+    PrototypeMasks,
+    SemanticMap,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +45,7 @@ class Shares:
     of_candidates: Float[Tensor, "B A"] | None  # what unmatched candidates pay; None for terms of pairs and images
     of_background: Float[Tensor, " B"]
     of_images: Float[Tensor, " B"]  # what belongs to an image as a whole
+    divisor: float = 1.0  # the assignment's normalizer, where the term divides by it
 
     @property
     def total(self) -> Float[Tensor, ""]:
@@ -49,11 +66,11 @@ def shares_of(item: LossItem, term: Any, preds: Predictions, targets: Targets, p
     scope = _scope(values, term, preds, pairs)
     if scope == "image":
         per_image = values.flatten(1).sum(dim=1) if values.ndim > 1 else values
-        return _with(item, scope, pairs, targets, of_images=per_image)
+        return _with(item, term, scope, pairs, targets, of_images=per_image)
     if scope == "pair":
         # What an unused slot holds is 0 by contract; it is kept so that a term that breaks it is seen in the sum.
         objects = _by_object(values, pairs, targets)
-        return _with(item, scope, pairs, targets, of_pairs=values, of_objects=objects)
+        return _with(item, term, scope, pairs, targets, of_pairs=values, of_objects=objects)
     counting = _counting(term, preds, targets, pairs)
     owner = owners(counting, preds)
     matched = owner >= 0
@@ -63,6 +80,7 @@ def shares_of(item: LossItem, term: Any, preds: Predictions, targets: Targets, p
         of_pairs.index_add_(0, place.flatten(), torch.where(matched, values, 0.0).flatten())
     return _with(
         item,
+        term,
         scope,
         pairs,
         targets,
@@ -113,7 +131,7 @@ def _by_object(values: Tensor, pairs: Assignment, targets: Targets) -> Tensor:
     return found[: batch * slots].view(batch, slots)
 
 
-def _with(item: LossItem, scope: str, pairs: Assignment, targets: Targets, **parts: Tensor) -> Shares:
+def _with(item: LossItem, term: Any, scope: str, pairs: Assignment, targets: Targets, **parts: Tensor) -> Shares:
     batch, slots = targets.labels.shape
     none = torch.zeros((), dtype=torch.float64, device=item.contributions.device)
     start = Shares(
@@ -125,5 +143,6 @@ def _with(item: LossItem, scope: str, pairs: Assignment, targets: Targets, **par
         of_candidates=None,
         of_background=none.expand(batch),
         of_images=none.expand(batch),
+        divisor=1.0 if isinstance(term, OWN_DIVISOR) else float(pairs.normalizer),
     )
     return replace(start, **parts)  # type: ignore[arg-type]

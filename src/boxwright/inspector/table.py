@@ -106,6 +106,8 @@ def join_tables(tables: Sequence[Table]) -> Table:
 def _filler(kind: np.dtype[Any], count: int) -> np.ndarray:
     if kind.kind == "f":
         return np.full(count, np.nan, kind)
+    if kind.kind == "O":
+        return np.full(count, "", kind)
     return np.zeros(count, kind)
 
 

@@ -8,9 +8,10 @@ The file holds arrays by name, and one JSON text named `about` (npz: a text arra
 |---|---|---|
 | `maps.0`, `maps.1`, ... | (B, 4 R + C, h, w) | head "yolov8": raw maps, finest level first |
 | | (B, anchors, h, w, 5 + C [+ Q]) | head "yolov5" |
-| `boxes`, `logits` | (L, B, Q, 4), (L, B, Q, C) | head "detr": all layers, the output last |
-| `one2many.maps.0`, ... | as `maps` | head "yolov8" with two branches; `maps` is then the one-to-one branch |
-| `mask_coefs`, `prototypes`, `keypoints`, `angle` | as `losses.from_yolov8_maps` takes them | optional |
+| `boxes`, `logits` | (B, 4 R, A), (B, C, A) | head "yolov8" that has joined its levels, instead of `maps` |
+| | (L, B, Q, 4), (L, B, Q, C) | head "detr": all layers, the output last |
+| `one2many.maps.0`, ... | as without the prefix | head "yolov8" with two branches; without it: the one-to-one branch |
+| `mask_coefs`, `prototypes`, `keypoints`, `angle` | as `losses.from_yolov8_maps` takes them | optional; by branch |
 | `targets.image`, `targets.label`, `targets.boxes` | (N,), (N,), (N, 4 or 5) | label rows |
 | `targets.keypoints`, `targets.masks`, `targets.instance_map` | as `losses.targets_from_rows` takes them | optional |
 
@@ -32,9 +33,15 @@ from pydantic import Field
 from torch import Tensor
 
 from boxwright.config import component, from_dict, suggest
-from boxwright.errors import ConfigError, DataError
+from boxwright.errors import ConfigError, DataError, ShapeError
 from boxwright.losses import dense_recipes, query_recipes, recipes
-from boxwright.losses.adapters import from_detr_stacks, from_yolov5_maps, from_yolov8_maps, targets_from_rows
+from boxwright.losses.adapters import (
+    from_detr_stacks,
+    from_yolov5_maps,
+    from_yolov8_joined,
+    from_yolov8_maps,
+    targets_from_rows,
+)
 from boxwright.losses.criterion import Criterion
 from boxwright.structures import Outputs, Targets
 
@@ -159,29 +166,39 @@ def _outputs(reader: _Arrays, about: About) -> Outputs:
             exclusive=about.exclusive,
         )
 
-    def branch(prefix: str, role: str) -> Outputs:
-        return from_yolov8_maps(
-            reader.maps(prefix, levels),
-            about.strides,
-            num_classes=about.num_classes,
-            num_bins=about.num_bins,
-            image_size=size,
-            mask_coefs=get("mask_coefs"),
-            prototypes=get("prototypes"),
-            keypoints=get("keypoints"),
-            keypoint_values=about.keypoint_values,
-            angle=get("angle"),
-            exclusive=about.exclusive,
-            role=role,
-        )
+    if not any(name.startswith("one2many.") for name in reader.held):
+        return _branch(reader, about, "", "main")
+    one, many = _branch(reader, about, "", "one2one"), _branch(reader, about, "one2many.", "one2many")
+    return Outputs(one.final, (many.final,))
 
-    if "one2many.maps.0" not in reader.held:
-        return branch("", "main")
-    return Outputs(branch("", "one2one").final, (branch("one2many.", "one2many").final,))
+
+def _branch(reader: _Arrays, about: About, prefix: str, role: str) -> Outputs:
+    """One branch of a YOLOv8 head, from maps or from what has joined its levels."""
+    extras = {name: reader.held.get(f"{prefix}{name}") for name in ("mask_coefs", "prototypes", "keypoints", "angle")}
+    options: dict[str, Any] = {
+        **extras,
+        "num_bins": about.num_bins,
+        "image_size": about.image_size,
+        "keypoint_values": about.keypoint_values,
+        "exclusive": about.exclusive,
+        "role": role,
+    }
+    if f"{prefix}boxes" in reader.held and f"{prefix}maps.0" not in reader.held:
+        logits = reader.need(f"{prefix}logits")
+        if logits.shape[1] != about.num_classes:
+            raise ShapeError(
+                f"{reader.path}: {prefix}logits: expected (B, {about.num_classes}, A), got {tuple(logits.shape)}"
+            )
+        return from_yolov8_joined(reader.need(f"{prefix}boxes"), logits, about.strides, **options)
+    maps = reader.maps(prefix, len(about.strides))
+    return from_yolov8_maps(maps, about.strides, num_classes=about.num_classes, **options)
 
 
 def _targets(reader: _Arrays, about: About) -> Targets:
-    first = reader.need("boxes")[0] if about.head == "detr" else reader.need("maps.0")
+    if about.head == "detr":
+        first = reader.need("boxes")[0]
+    else:
+        first = reader.held["boxes"] if "boxes" in reader.held else reader.need("maps.0")
     optional: dict[str, Any] = {
         name: reader.held.get(f"targets.{name}") for name in ("weights", "keypoints", "masks", "instance_map", "ignore")
     }

@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from boxwright.losses.functional import SATURATED, sum_of_softplus
 from boxwright.losses.mask_tiles import tiled_mask_sums as tiled_mask_sums
-from boxwright.ops.rows import fill_zero_
+from boxwright.ops.rows import fill_zero_, readable
 
 FEW_ELEMENTS = 1 << 16  # of an object's mask logits: below this the number of operations counts, not their size
 CROP_ELEMENTS = 1 << 18  # mask logits of an object computed at once on a CPU: they stay in a core's cache
@@ -56,7 +56,7 @@ def mask_sums(
     if coefs.device.type != "cpu":
         return tiled_mask_sums(coefs, prototypes, truth, crops, image, target, valid)
     sums: Tensor
-    if type(coefs) is not Tensor or torch.compiler.is_compiling():  # also traced and fake tensors, which have no values
+    if not readable(coefs):
         sums = torch.ops.boxwright.cropped_mask_sums(coefs, prototypes, truth, crops, image, target, valid)
     else:
         sums = _Cropped.apply(coefs, prototypes, truth, crops, image, target, valid)  # type: ignore[no-untyped-call]

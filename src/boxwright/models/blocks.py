@@ -108,16 +108,17 @@ class Focus(nn.Module):
         return self.conv(torch.cat(parts, 1))  # type: ignore[no-any-return]
 
 
-class RepVGGDW(Foldable):
-    """The sum of a 7x7 and a 3x3 depthwise convolution, one 7x7 after folding.
+class FoldedPair(Foldable):
+    """The sum of a large and a small convolution of one map, one large convolution after folding.
 
-    Source: RepVGG, Ding et al. 2021, arXiv:2101.03697; YOLOv10, arXiv:2405.14458, section 3.3.
+    Source: RepVGG, Ding et al. 2021, arXiv:2101.03697.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, large: int, small: int, groups: int = 1) -> None:
+        """`large` and `small` are odd kernels."""
         super().__init__()
-        self.large = Conv(channels, channels, 7, groups=channels, act="none")
-        self.small: Conv | None = Conv(channels, channels, 3, groups=channels, act="none")
+        self.large = Conv(channels, channels, large, groups=groups, act="none")
+        self.small: Conv | None = Conv(channels, channels, small, groups=groups, act="none")
         self.act = nn.SiLU()
 
     def forward(self, x: Float[Tensor, "B c H W"]) -> Float[Tensor, "B c H W"]:
@@ -135,10 +136,21 @@ class RepVGGDW(Foldable):
         large, small = self.large.conv, self.small.conv
         assert large.bias is not None
         assert small.bias is not None
-        large.weight += nn.functional.pad(small.weight, (2, 2, 2, 2))
+        around = (large.weight.shape[-1] - small.weight.shape[-1]) // 2
+        large.weight += nn.functional.pad(small.weight, (around,) * 4)
         large.bias += small.bias
         self.small = None
         self.act = nn.SiLU(inplace=True)
+
+
+class RepVGGDW(FoldedPair):
+    """The sum of a 7x7 and a 3x3 depthwise convolution.
+
+    Source: YOLOv10, arXiv:2405.14458, section 3.3.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, 7, 3, groups=channels)
 
 
 class SPPF(nn.Module):

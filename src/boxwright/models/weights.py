@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import stat
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from boxwright.errors import CheckpointError
 from boxwright.models.network import ClassLayout
 
 FORMAT = "boxwright/1"
+CHECKSUM = "crc32"  # of the tensors; in the metadata of files that have one
 Shape = tuple[int, ...]
 
 
@@ -85,15 +87,17 @@ def replace_atomically(path: Path) -> Iterator[Path]:
 def save_weights(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Writes tensors and text metadata so that `path` holds, at any moment, the old file or the new one.
 
-    `metadata` gets `format` added; `recipe`, `names`, `class_ids`, `epoch` and `metrics` are the keys we read.
+    `metadata` gets `format` and a checksum of the tensors added; `recipe`, `names`, `class_ids`, `epoch`
+    and `metrics` are the keys we read.
 
     Raises:
         CheckpointError: the disk refuses; the previous file is untouched.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    told = {"format": FORMAT, **metadata, CHECKSUM: _checksum(tensors)}
     try:
         with replace_atomically(path) as temporary:
-            save_file(tensors, temporary, {"format": FORMAT, **metadata})
+            save_file(tensors, temporary, told)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: cannot be written ({error}); what was there before is untouched") from error
 
@@ -106,6 +110,7 @@ def read_metadata(path: Path) -> dict[str, str]:
     """
     with _opened(path) as file:
         metadata: dict[str, str] = file.metadata() or {}
+    metadata.pop(CHECKSUM, None)  # `read_state` looks at it
     found = metadata.get("format", "none")
     if found != FORMAT:
         newer = found.startswith("boxwright/")
@@ -121,7 +126,25 @@ def read_state(path: Path) -> dict[str, Tensor]:
         CheckpointError: the file is missing, damaged, or not safetensors.
     """
     with _opened(path) as file:
-        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        wanted = (file.metadata() or {}).get(CHECKSUM)
+        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    found = _checksum(state) if wanted is not None else None
+    if found != wanted:
+        raise CheckpointError(
+            f"{path}: the tensors were changed after they were written (checksum {found}, expected {wanted}); the file "
+            "is damaged, use another checkpoint"
+        )
+    return state
+
+
+def _checksum(state: Mapping[str, Tensor]) -> str:
+    """CRC-32 of the bytes of all tensors by name: finds damage, proves nothing about who wrote them."""
+    value = 0
+    for name in sorted(state):
+        value = zlib.crc32(
+            state[name].contiguous().flatten().view(torch.uint8).numpy().data, zlib.crc32(name.encode(), value)
+        )
+    return f"{value:08x}"
 
 
 def load_weights(

@@ -52,13 +52,7 @@ def yolov5(size: str, asked: Asked) -> Recipe:
     return anchor_recipe(
         f"yolov5{size}",
         asked,
-        backbone=CSPConfig(
-            block="c3",
-            stem="conv6",
-            widths=scale.widths(64, 128, 256, 512, 1024),
-            depths=scale.depths(3, 6, 9, 3),
-        ),
-        neck=_neck(scale, 256, 512, 1024),
+        **p5_layers(scale),
         head=anchor_head(asked, P5_ANCHORS, scale),
     )
 
@@ -70,13 +64,7 @@ def yolov5_p6(size: str, asked: Asked) -> Recipe:
     return anchor_recipe(
         f"yolov5{size}",
         asked,
-        backbone=CSPConfig(
-            block="c3",
-            stem="conv6",
-            widths=scale.widths(64, 128, 256, 512, 768, 1024),
-            depths=scale.depths(3, 6, 9, 3, 3),
-        ),
-        neck=_neck(scale, 256, 512, 768, 1024),
+        **_layers(scale, (64, 128, 256, 512, 768, 1024), (3, 6, 9, 3, 3), stem="conv6"),
         head=anchor_head(asked, P6_ANCHORS, scale),
         side=1280,
     )
@@ -89,21 +77,21 @@ def yolov5_r5(size: str, asked: Asked) -> Recipe:
     return anchor_recipe(
         f"yolov5{size}",
         asked,
-        backbone=CSPConfig(
-            block="c3",
-            stem="focus",
-            context="spp",
-            context_first=True,
-            widths=scale.widths(64, 128, 256, 512, 1024),
-            depths=scale.depths(3, 9, 9, 3),
-        ),
-        neck=_neck(scale, 256, 512, 1024),
+        **_layers(scale, (64, 128, 256, 512, 1024), (3, 9, 9, 3), stem="focus", context="spp", context_first=True),
         head=anchor_head(asked, P5_ANCHORS, scale, class_margin=SPRING_2021_MARGIN),
     )
 
 
-def _neck(scale: Scale, *widths: int) -> PANConfig:
-    return PANConfig(block="c3", widths=scale.widths(*widths), depth=scale.repeats(3), lateral=True)
+def p5_layers(scale: Scale) -> dict[str, Any]:
+    """Backbone and neck of one size at strides 8, 16 and 32."""
+    return _layers(scale, (64, 128, 256, 512, 1024), (3, 6, 9, 3), stem="conv6")
+
+
+def _layers(scale: Scale, widths: tuple[int, ...], depths: tuple[int, ...], **more: Any) -> dict[str, Any]:
+    """Backbone and neck from the table of the largest scale; the neck mixes all maps from stride 8 on."""
+    backbone = CSPConfig(block="c3", widths=scale.widths(*widths), depths=scale.depths(*depths), **more)
+    neck = PANConfig(block="c3", widths=scale.widths(*widths[2:]), depth=scale.repeats(3), lateral=True)
+    return {"backbone": backbone, "neck": neck}
 
 
 def anchor_head(asked: Asked, anchors: Anchors, scale: Scale, **options: Any) -> AnchorBasedConfig:

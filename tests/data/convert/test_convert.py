@@ -114,6 +114,16 @@ def test_rows_that_were_not_read_are_counted(yolo, tmp_path):
     assert "not read: zero_area: 1 (boxwright check names each)" in report.lines()
 
 
+def test_what_nothing_was_read_for_is_counted_as_lost(voc, make_object, tmp_path):
+    voc.write({"a": make_object(extra="<truncated>1</truncated><pose>Left</pose>")})
+
+    report = convert_dataset(voc.root, tmp_path / "new", to="coco")
+
+    assert dict(report.lost) == {"values of truncated": 1, "values of pose": 1}
+    assert not report.lossless
+    assert "lost in coco: values of truncated: 1" in report.lines()
+
+
 def test_errors_of_the_source_stop_the_conversion(yolo, tmp_path):
     yolo.write({"a.jpg": "7 .5 .5 .2 .2\n"})
 

@@ -2,6 +2,7 @@
 # SPDX-FileCopyrightText: The boxwright authors
 """From one format to the next and back: nothing that both can express is lost, on drawn and on real labels."""
 
+import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -16,6 +17,7 @@ from boxwright.data.convert import convert_dataset as convert
 from boxwright.data.convert.job import Job, Part
 from boxwright.data.dataset import DataConfig, scan_split
 from boxwright.data.formats import open_dataset
+from boxwright.data.formats.shapes import holes
 from boxwright.data.sample import DatasetHeader, Instances, Record
 from boxwright.vocabulary import AttributeSpec, KeypointSpec
 
@@ -135,6 +137,31 @@ def test_drawn_labels_survive_every_route(task, route, fields, seed, count, heig
             source = convert(source, folder / f"step{step}", to=to, task=task).destination
 
         assert_same(before, read(source, task), *fields)
+
+
+def test_crowds_come_back_with_every_pixel(tmp_path):
+    """Also with a hole, in several pieces, and at the sides of the image."""
+    rng = np.random.default_rng(0)
+    mask = cv2.GaussianBlur(rng.random((40, 60)), (0, 0), 2) > 0.5
+    flat = mask.ravel(order="F")
+    counts = np.diff(np.flatnonzero(np.diff(flat, prepend=False)), prepend=0, append=flat.size).tolist()
+    assert holes(mask) > 0
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((40, 60, 3), np.uint8))
+    ring = {"size": [40, 60], "counts": counts}
+    crowd = {"image_id": 1, "category_id": 1, "iscrowd": 1, "bbox": [0, 0, 60, 40], "area": int(mask.sum())}
+    annotations = [{"id": 1, **crowd, "segmentation": ring}, {"id": 2, **crowd, "bbox": [3, 4, 10, 10]}]
+    content = {"images": [{"id": 1, "file_name": "a.png"}], "categories": [{"id": 1, "name": "cat"}]}
+    (tmp_path / "labels.json").write_text(json.dumps({**content, "annotations": annotations}))
+
+    report = convert(tmp_path, tmp_path.parent / f"{tmp_path.name}-new", to="coco", task="segment")
+
+    assert report.lossless
+    file = min(report.destination.glob("annotations/*.json"))  # both splits are the same
+    first, second = json.loads(file.read_text())["annotations"]
+    assert (first["segmentation"], first["area"], first["iscrowd"]) == (ring, mask.sum(), 1)
+    assert ("segmentation" in second, second["bbox"]) == (False, [3, 4, 10, 10])
+    lost = convert(tmp_path, tmp_path.parent / f"{tmp_path.name}-yolo", to="yolo", task="segment").lost
+    assert dict(lost) == {"ignore regions": 2}
 
 
 # -- real labels ---------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from tests.losses.scenes import SIZE, generator, make_targets, oriented, random_
 from tests.reference import task_aligned as reference
 
 from boxwright.errors import ConfigError, ShapeError
-from boxwright.losses.assign import TaskAligned
+from boxwright.losses.assign import TaskAligned, task_aligned
 from boxwright.losses.assign import scene as module
 from boxwright.ops import chunks
 from boxwright.ops.candidates import lay_out_candidates
@@ -177,7 +177,7 @@ def test_zero_metric_pairs_are_dropped_or_fill_up_in_the_order_of_cells():
     assert owners(dropped) == {}
     # The ten lowest cells of the image are 0 to 9: cell 10 is inside but too late.
     assert owners(filled) == {(0, 5): 0, (0, 6): 0, (0, 9): 0}
-    assert filled.weight.tolist() == [0.0] * 4
+    assert filled.weight.tolist() == [0.0] * 3  # the slot of cell 10 stays unused and is left out
 
 
 def test_conflict_scope_decides_where_every_overlap_is_zero():
@@ -255,6 +255,27 @@ def test_cutting_the_batch_into_pieces_changes_nothing(monkeypatch, pairs_at_onc
 
     for field in ("image", "anchor", "target", "valid", "weight"):
         assert torch.equal(getattr(whole, field), getattr(pieces, field)), field
+
+
+@pytest.mark.parametrize("topk2", [None, 1])
+@pytest.mark.parametrize("conflict_scope", ["containing", "all"])
+def test_leaving_out_unused_slots_changes_nothing_else(monkeypatch, conflict_scope, topk2):
+    source = generator(12)
+    preds = random_predictions(source, 3)
+    targets = prepared(random_targets(source, (12, 0, 9)), preds)
+    assigner = TaskAligned(conflict_scope=conflict_scope, topk2=topk2)
+    short = assigner(preds, targets)
+
+    monkeypatch.setattr(task_aligned, "readable", lambda _: False)
+    whole = assigner(preds, targets)
+
+    assert short.valid.all()
+    assert short.all_valid
+    assert not whole.all_valid
+    assert len(whole.valid) > len(short.valid) > 0
+    for field in ("image", "anchor", "target", "weight"):
+        assert torch.equal(getattr(whole, field)[whole.valid], getattr(short, field)), field
+    assert short.normalizer.item() == pytest.approx(whole.normalizer.item(), rel=1e-12)
 
 
 def test_unprepared_targets_give_the_same_pairs():

@@ -45,6 +45,7 @@ class Job:
     parts: Sequence[Part]
     images: ImageMode
     advance: Callable[[], None]  # called once for each image
+    draw: Callable[[Path, Path], bool] | None = None  # writes an image that is no file yet; False: it is one
     lost: Counter[str] = field(default_factory=Counter)
     _names: dict[str, set[str]] = field(default_factory=dict)
 
@@ -64,7 +65,8 @@ class Job:
         taken.add(name.casefold())
         target = self.folder / folder / (name + suffix)
         target.parent.mkdir(parents=True, exist_ok=True)
-        if self.images != "none":
+        drawn = self.draw is not None and self.draw(record.image, target)
+        if self.images != "none" and not drawn:
             _put(record.image, target, self.images)
         self.advance()
         return name + suffix

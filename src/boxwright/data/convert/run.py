@@ -120,13 +120,17 @@ def fill_folder(
     images: ImageMode,
     parts: Sequence[Part],
     advance: Callable[[], None],
+    draw: Callable[[Path, Path], bool] | None = None,
 ) -> tuple[dict[str, int], Path]:
-    """Writes a new dataset whole or not at all; returns what was lost, and what to name as the dataset."""
+    """Writes a new dataset whole or not at all; returns what was lost, and what to name as the dataset.
+
+    `draw` is asked first to write the image of a record to its new place; it says whether it did.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         unfinished.chmod(0o755)
-        job = Job(unfinished, source.header, source.task, to, parts, images, advance)
+        job = Job(unfinished, source.header, source.task, to, parts, images, advance, draw)
         result = writer(job)
         unfinished.replace(folder)
     except BaseException:

@@ -23,6 +23,14 @@ from boxwright.data.formats.yolo import Yolo
 from boxwright.data.sample import DatasetHeader
 from boxwright.errors import DataError
 
+# What a dataset can be, for messages.
+DATASETS = (
+    "a YOLO data.yaml, a folder in YOLO layout (images/train, images/val, labels/train, labels/val), a Pascal VOC "
+    "folder (Annotations, JPEGImages, ImageSets/Main), a COCO JSON file or a folder with annotations/*.json, a DOTA "
+    "folder (images, labelTxt), a folder of images by class (train/<class>, val/<class>), WIDER FACE "
+    "(wider_face_train_bbx_gt.txt) or CrowdHuman (annotation_train.odgt)"
+)
+
 # The one list; asked in this order.
 FORMATS: tuple[Format, ...] = (Voc(), Coco(), Dota(), WiderFace(), CrowdHuman(), Yolo(), Folder())
 
@@ -35,22 +43,14 @@ def open_dataset(source: str | Path, names: Sequence[str] | None = None) -> Data
     """
     path = Path(source).expanduser()
     if not str(source).strip() or not path.exists():
-        raise DataError(f"{source or 'data.source'}: no such file or folder; expected {_EXPECTED}")
+        raise DataError(f"{source or 'data.source'}: no such file or folder; expected {DATASETS}")
     refuse_archive(path)
     for form in FORMATS:
         if form.detect(path):
             return form.header(path, names)
-    raise DataError(f"{source}: not a dataset; expected {_EXPECTED}")
+    raise DataError(f"{source}: not a dataset; expected {DATASETS}")
 
 
 def format_named(name: str) -> Format:
     """The reader of a header's format."""
     return next(form for form in FORMATS if form.name == name)
-
-
-_EXPECTED = (
-    "a YOLO data.yaml, a folder in YOLO layout (images/train, images/val, labels/train, labels/val), a Pascal VOC "
-    "folder (Annotations, JPEGImages, ImageSets/Main), a COCO JSON file or a folder with annotations/*.json, a DOTA "
-    "folder (images, labelTxt), a folder of images by class (train/<class>, val/<class>), WIDER FACE "
-    "(wider_face_train_bbx_gt.txt) or CrowdHuman (annotation_train.odgt)"
-)

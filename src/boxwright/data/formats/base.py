@@ -49,6 +49,21 @@ class Labels:
     left_out: Mapping[str, int] = field(default_factory=dict)  # what the file tells and `instances` does not, counted
 
 
+def read_label_file(item: "Item") -> bytes | Labels:
+    """The bytes of an image's label file, or what its absence means: background where there is none.
+
+    A file that cannot be read drops its image.
+    """
+    if item.label is None:
+        return Labels(Instances.empty(), "missing")
+    try:
+        return item.label.read_bytes()
+    except OSError as error:
+        message = f"cannot be read: {error.strerror}"
+        problem = Problem(item.label_name, None, "label_unreadable", message, "image dropped")
+        return Labels(Instances.empty(), "unreadable", problems=(problem,))
+
+
 @runtime_checkable
 class Format(Protocol):
     """A reader. Stateless; `version` is part of the label cache's key and grows when `read` changes its answer."""

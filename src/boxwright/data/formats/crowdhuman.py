@@ -15,7 +15,7 @@ from typing import Any
 from boxwright.data.formats.base import Item, Labels, Listing, shown
 from boxwright.data.formats.collect import Collector, EntryError
 from boxwright.data.formats.objects import ReadObject, Wanted
-from boxwright.data.formats.single_file import ImageFolders, complete, file_splits, images_below, siblings
+from boxwright.data.formats.single_file import ImageFolders, complete, file_splits, images_below, one_name, siblings
 from boxwright.data.image_header import ImageHeader
 from boxwright.data.policy import DataConfig
 from boxwright.data.sample import DatasetHeader, Problem, Split
@@ -52,9 +52,7 @@ class CrowdHuman:
         """
         files = sorted(source.glob("*.odgt")) if source.is_dir() else [source]
         splits, problems = complete(file_splits(files) if source.is_dir() else siblings(source), files[0], source)
-        chosen = tuple(names or ("person",))
-        if len(chosen) != 1:
-            raise DataError(f"data.names: CrowdHuman has one class, got {len(chosen)} names")
+        chosen = one_name(names, "person", "CrowdHuman")
         root = source if source.is_dir() else source.parent
         return DatasetHeader("crowdhuman", root, source, chosen, (0,), splits, tuple(problems), task="detect")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from boxwright.data.formats.base import Item, Labels, Listing, shown
+from boxwright.data.formats.base import Item, Labels, Listing, read_label_file, shown
 from boxwright.data.formats.class_list import read_class_list
 from boxwright.data.formats.collect import DIFFICULT, Collector, EntryError
 from boxwright.data.formats.listing import LabelFolders, list_folder, name_clashes, reach, spellings
@@ -22,7 +22,7 @@ from boxwright.data.formats.shapes import extent
 from boxwright.data.formats.single_file import complete
 from boxwright.data.image_header import ImageHeader
 from boxwright.data.policy import DataConfig
-from boxwright.data.sample import DatasetHeader, Instances, Problem, Split
+from boxwright.data.sample import DatasetHeader, Problem, Split
 from boxwright.errors import DataError
 
 DOTA_NAMES = (
@@ -94,14 +94,9 @@ class Dota:
 
     def read(self, item: Item, image: ImageHeader, header: DatasetHeader, config: DataConfig) -> Labels:
         """Rows of the label file as oriented boxes; a missing or empty file makes the image background."""
-        if item.label is None:
-            return Labels(Instances.empty(), "missing")
-        try:
-            data = item.label.read_bytes()
-        except OSError as error:
-            message = f"cannot be read: {error.strerror}"
-            problem = Problem(item.label_name, None, "label_unreadable", message, "image dropped")
-            return Labels(Instances.empty(), "unreadable", problems=(problem,))
+        data = read_label_file(item)
+        if isinstance(data, Labels):
+            return data
         wanted = Wanted.of(config, None, header.attributes)
         found = Collector(item.label_name, image.size, config, wanted)
         rows = 0

@@ -127,6 +127,20 @@ def _take_file(named: Path, root: Path, found: Found) -> None:
         found.problems.append(Problem(shown(named, root), None, "image_unsupported", message, "image dropped"))
 
 
+def list_lines(file: Path) -> list[str]:
+    """The lines of a text file that names images.
+
+    Raises:
+        DataError: it cannot be read, or is not UTF-8.
+    """
+    try:
+        return file.read_bytes().decode("utf-8-sig").splitlines()
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file}: byte {error.start} is not UTF-8 text; save the list as UTF-8") from None
+
+
 def list_text(file: Path, root: Path) -> Found:
     """Image files named in a text file, in sorted order.
 
@@ -134,14 +148,8 @@ def list_text(file: Path, root: Path) -> Found:
     """
     found = Found()
     name = shown(file, root)
-    try:
-        text = file.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise DataError(f"{file}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file}: byte {error.start} is not UTF-8 text; save the list as UTF-8") from None
     seen: dict[Path, int] = {}
-    for line, raw in enumerate(text.splitlines(), 1):
+    for line, raw in enumerate(list_lines(file), 1):
         entry = raw.strip()
         if not entry:
             continue

@@ -149,7 +149,7 @@ def holes(mask: np.ndarray) -> int:
     1
     """
     outside = np.pad(mask, 1) == 0
-    return cv2.connectedComponents(outside.astype(np.uint8), connectivity=8)[0] - 2  # less what is covered, the outside
+    return int(cv2.connectedComponents(outside.astype(np.uint8), connectivity=8)[0]) - 2  # what is covered, the outside
 
 
 _STEPS = ((1, 0), (0, 1), (-1, 0), (0, -1))  # right, down, left, up

@@ -11,6 +11,7 @@ from boxwright.data.formats.base import Item, shown
 from boxwright.data.formats.listing import IMAGE_SUFFIXES, leads_outside, link_outside, reach
 from boxwright.data.policy import DataConfig
 from boxwright.data.sample import Problem, Split
+from boxwright.errors import DataError
 
 _SPLIT = re.compile(r"(?<![a-z])(train|validation|valid|val|test)(?![a-z])")
 _SPLIT_OF: Mapping[str, Split] = {
@@ -49,6 +50,18 @@ def siblings(file: Path) -> dict[Split, tuple[Path, ...]]:
     pattern = re.compile(re.escape(file.name[:start]) + r"[a-z]+" + re.escape(file.name[end:]), re.IGNORECASE)
     others = [other for other in sorted(file.parent.iterdir()) if pattern.fullmatch(other.name)]
     return file_splits([file, *others])
+
+
+def one_name(names: Sequence[str] | None, usual: str, dataset: str) -> tuple[str]:
+    """The name of the only class: the given one, or the usual.
+
+    Raises:
+        DataError: more than one name is given.
+    """
+    chosen = tuple(names or (usual,))
+    if len(chosen) != 1:
+        raise DataError(f"data.names: {dataset} has one class, got {len(chosen)} names")
+    return (chosen[0],)
 
 
 def complete(

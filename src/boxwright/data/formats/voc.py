@@ -19,6 +19,7 @@ from boxwright.data.formats.listing import (
     LabelFolders,
     leads_outside,
     link_outside,
+    list_lines,
     name_clashes,
     spellings,
 )
@@ -291,15 +292,9 @@ def _image_files(folder: Path) -> list[Path]:
 
 
 def _read_ids(file: Path, root: Path, images: dict[str, Path]) -> tuple[list[str], list[Problem]]:
-    try:
-        text = file.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise DataError(f"{file}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file}: byte {error.start} is not UTF-8 text; save the list as UTF-8") from None
     ids: dict[str, int] = {}
     problems: list[Problem] = []
-    for line, raw in enumerate(text.splitlines(), 1):
+    for line, raw in enumerate(list_lines(file), 1):
         entry = raw.strip()
         words = entry.split()
         if entry not in images and len(words) == 2 and words[1] in ("-1", "0", "1"):

@@ -15,7 +15,7 @@ from boxwright.data.formats.base import Item, Labels, Listing
 from boxwright.data.formats.collect import Collector, EntryError
 from boxwright.data.formats.listing import IMAGE_SUFFIXES
 from boxwright.data.formats.objects import ReadObject, Wanted
-from boxwright.data.formats.single_file import ImageFolders, complete, file_splits, siblings, unsafe_name
+from boxwright.data.formats.single_file import ImageFolders, complete, file_splits, one_name, siblings, unsafe_name
 from boxwright.data.image_header import ImageHeader
 from boxwright.data.policy import DataConfig
 from boxwright.data.sample import DatasetHeader, Problem, Split
@@ -53,9 +53,7 @@ class WiderFace:
         """
         files = file_splits(_files(source)) if source.is_dir() else siblings(source)
         splits, problems = complete(files, None, source)
-        chosen = tuple(names or ("face",))
-        if len(chosen) != 1:
-            raise DataError(f"data.names: WIDER FACE has one class, got {len(chosen)} names")
+        chosen = one_name(names, "face", "WIDER FACE")
         root = source
         if source.is_file():
             root = source.parent.parent if source.parent.name == "wider_face_split" else source.parent

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from boxwright.data.formats.base import Item, Labels, Listing, shown
+from boxwright.data.formats.base import Item, Labels, Listing, read_label_file, shown
 from boxwright.data.formats.class_list import read_class_list
 from boxwright.data.formats.data_yaml import read_data_yaml
 from boxwright.data.formats.listing import (
@@ -26,7 +26,7 @@ from boxwright.data.formats.listing import (
 from boxwright.data.formats.yolo_rows import RowRules, read_rows
 from boxwright.data.image_header import ImageHeader
 from boxwright.data.policy import DataConfig
-from boxwright.data.sample import DatasetHeader, Instances, Problem, Split
+from boxwright.data.sample import DatasetHeader, Problem, Split
 from boxwright.errors import DataError
 
 _YAML_NAMES = ("data.yaml", "data.yml", "dataset.yaml", "config.yaml")
@@ -82,14 +82,9 @@ class Yolo:
 
     def read(self, item: Item, image: ImageHeader, header: DatasetHeader, config: DataConfig) -> Labels:
         """Rows of the label file as objects; a missing or empty file makes the image background."""
-        if item.label is None:
-            return Labels(Instances.empty(), "missing")
-        try:
-            data = item.label.read_bytes()
-        except OSError as error:
-            message = f"cannot be read: {error.strerror}"
-            problem = Problem(item.label_name, None, "label_unreadable", message, "image dropped")
-            return Labels(Instances.empty(), "unreadable", problems=(problem,))
+        data = read_label_file(item)
+        if isinstance(data, Labels):
+            return data
         ids = {class_id: index for index, class_id in enumerate(header.class_ids)}
         rules = RowRules(ids, header.names, header.keypoints, config, header.attributes)
         return read_rows(data, item.label_name, image.size, rules)

@@ -22,7 +22,7 @@ from boxwright.inspector.table import Table
 
 BORDER = 1e-9  # px; a centre on the border of an axis-aligned box is outside, as in `ops.strips`
 LARGEST = 4096  # px; image sizes beyond it are not tried
-STEP = 32  # px between image sizes that are tried
+TRIED_SIZES = (*range(32, 1280, 32), *range(1280, 2048, 64), *range(2048, LARGEST + 1, 128))  # px
 TRIED = 50_000  # lost objects that image sizes are tried on, evenly spread; more do not move the shares
 SHARES = (0.5, 0.9, 1.0)
 SIZES = ((0.0, 8.0), (8.0, 16.0), (16.0, 32.0), (32.0, 96.0), (96.0, np.inf))  # px, sqrt(w h) in the network input
@@ -86,6 +86,7 @@ class Setting:
     imgsz: int = 640
     fit: Fit = "letterbox"
     model: str = ""  # as the report names it
+    role: str = "main"  # of the criterion's rule, for the names of settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +115,14 @@ class Learnable:
     @property
     def candidates(self) -> Int64[np.ndarray, " N"]:
         """Of each object."""
-        return self.levels.sum(axis=1)
+        counts: np.ndarray = self.levels.sum(axis=1)
+        return counts
 
     @property
     def lost(self) -> Bool[np.ndarray, " N"]:
         """No candidate at all."""
-        return self.candidates == 0
+        none: np.ndarray = self.candidates == 0
+        return none
 
     @property
     def few(self) -> Bool[np.ndarray, " N"]:
@@ -129,27 +132,26 @@ class Learnable:
 
 def placed(labels: SplitLabels, imgsz: int, fit: Fit) -> Float64[np.ndarray, "N 4"]:
     """Boxes in px of a square network input, as `ops.letterbox` places their images."""
-    return labels.boxes * _scale(labels, imgsz, fit) + _offset(labels, imgsz, fit)
+    scale, offset = _placing(labels, imgsz, fit)
+    boxes: np.ndarray = labels.boxes * scale + offset
+    return boxes
 
 
 def _resized(sizes: np.ndarray, imgsz: int, fit: Fit) -> np.ndarray:
     if fit == "stretch":
         return np.full_like(sizes, imgsz)
     ratio = (imgsz / sizes).min(axis=1)[:, None]
-    return np.maximum(np.rint(sizes * ratio), 1).astype(np.int64)
+    resized: np.ndarray = np.maximum(np.rint(sizes * ratio), 1).astype(np.int64)
+    return resized
 
 
-def _scale(labels: SplitLabels, imgsz: int, fit: Fit) -> np.ndarray:
-    gain = _resized(labels.sizes, imgsz, fit) / np.maximum(labels.sizes, 1)
-    scale: np.ndarray = gain[labels.image][:, [1, 0, 1, 0]]
-    return scale
-
-
-def _offset(labels: SplitLabels, imgsz: int, fit: Fit) -> np.ndarray:
-    padding = imgsz - _resized(labels.sizes, imgsz, fit)
-    start = np.rint(padding / 2 - 0.1)
-    offset: np.ndarray = start[labels.image][:, [1, 0, 1, 0]]
-    return offset
+def _placing(labels: SplitLabels, imgsz: int, fit: Fit) -> tuple[np.ndarray, np.ndarray]:
+    """Of each object's image, for (x, y, x, y): the scale, and where it begins, px."""
+    resized = _resized(labels.sizes, imgsz, fit)
+    gain = resized / np.maximum(labels.sizes, 1)
+    start = np.rint((imgsz - resized) / 2 - 0.1)
+    columns = [1, 0, 1, 0]
+    return gain[:, columns][labels.image], start[:, columns][labels.image]
 
 
 def count_candidates(labels: SplitLabels, setting: Setting) -> Int64[np.ndarray, "N L"]:
@@ -194,12 +196,12 @@ def _in_range(counts: np.ndarray, wh: np.ndarray, rule: CellRule) -> np.ndarray:
 
 def _oriented(labels: SplitLabels, rule: CellRule, setting: Setting) -> np.ndarray:
     """By the strips that training lays out; these take torch."""
+    from boxwright.ops.grid import grid_for_image
     from boxwright.ops.strips import level_cells, rotated_strips
-    from boxwright.structures import grid_for_image
 
     assert labels.corners is not None
-    scale = _scale(labels, setting.imgsz, setting.fit)[:, None, :2]
-    corners = labels.corners * scale + _offset(labels, setting.imgsz, setting.fit)[:, None, :2]
+    scale, offset = _placing(labels, setting.imgsz, setting.fit)
+    corners = labels.corners * scale[:, None, :2] + offset[:, None, :2]
     along, across = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 1]
     sides = np.stack((np.hypot(*along.T), np.hypot(*across.T)), axis=1)
     wide = np.maximum(sides, rule.widened_to)
@@ -235,13 +237,14 @@ def _queries(labels: SplitLabels, rule: QueryRule) -> np.ndarray:
     per_image = labels.per_image
     starts = np.cumsum(per_image) - per_image
     place = np.arange(len(labels)) - starts[labels.image]
-    return (place < rule.queries).astype(np.int64)[:, None]
+    counts: np.ndarray = (place < rule.queries).astype(np.int64)[:, None]
+    return counts
 
 
 def learnable(labels: SplitLabels, setting: Setting) -> Learnable:
     """Who has candidates, and what would help those that have too few."""
     counts = count_candidates(labels, setting)
-    scale = _scale(labels, setting.imgsz, setting.fit)[:, :2]
+    scale = _placing(labels, setting.imgsz, setting.fit)[0][:, :2]
     wh = labels.wh * (scale if labels.corners is None else scale.mean(axis=1, keepdims=True))
     rule = setting.rule
     luck = np.ones(len(labels))
@@ -257,7 +260,7 @@ def learnable(labels: SplitLabels, setting: Setting) -> Learnable:
 def by_class_and_size(labels: SplitLabels, found: Learnable) -> Table:
     """One row for each class, each size in the network input, and each class at each size that occurs."""
     asked = found.setting.rule.asked
-    size = np.searchsorted([high for _, high in SIZES[:-1]], found.side, side="right")
+    size = sizes_of(found.side)
     classes, sizes = len(labels.names), len(SIZES)
     cell = labels.labels * sizes + size
     columns = [
@@ -283,6 +286,11 @@ def by_class_and_size(labels: SplitLabels, found: Learnable) -> Table:
             "candidates_mean": numbers[:, 3] / np.maximum(numbers[:, 0], 1),
         }
     )
+
+
+def sizes_of(side: np.ndarray) -> np.ndarray:
+    """The size class of each side, an index into SIZES."""
+    return np.searchsorted([high for _, high in SIZES[:-1]], side, side="right")
 
 
 def size_words(index: int) -> str:
@@ -323,7 +331,7 @@ def _remedies(labels: SplitLabels, found: Learnable, anchors: AnchorReport | Non
             if not rule.widened_to:
                 wider = replace(setting, rule=replace(rule, min_side="second_stride"))
                 words = f"small boxes widened to {rule.strides[min(1, len(rule.strides) - 1)]} px"
-                made.append(measure(words, "criterion.rules.ROLE.assigner.min_side=second_stride", wider))
+                made.append(measure(words, f"criterion.rules.{setting.role}.assigner.min_side=second_stride", wider))
         elif anchors is not None and anchors.changed:
             fitted = replace(setting, rule=replace(rule, anchors=anchors.anchors))
             made.append(measure("anchors fitted to these labels", "train.autoanchor=true (the default)", fitted))
@@ -353,17 +361,24 @@ class _Measure:
 
 
 def some_objects(labels: SplitLabels, rows: np.ndarray) -> SplitLabels:
-    """Some rows (ascending) of the columns, with all images."""
-    corners = None if labels.corners is None else labels.corners[rows]
+    """Some rows (ascending) of the columns, with their images only."""
+    used, image = np.unique(labels.image[rows], return_inverse=True)
     return replace(
-        labels, boxes=labels.boxes[rows], labels=labels.labels[rows], image=labels.image[rows], corners=corners
+        labels,
+        images=tuple(labels.images[i] for i in used.tolist()),
+        sizes=labels.sizes[used],
+        boxes=labels.boxes[rows],
+        labels=labels.labels[rows],
+        image=image.astype(np.int64),
+        corners=None if labels.corners is None else labels.corners[rows],
+        image_labels=None if labels.image_labels is None else labels.image_labels[used],
     )
 
 
 def _larger_images(measure: _Measure, setting: Setting) -> list[Remedy]:
     """The smallest image sizes at which 50, 90 and 100 % of the objects have enough candidates."""
     share, wanted, made = measure.share(), list(SHARES), []
-    for imgsz in range((setting.imgsz // STEP + 1) * STEP, LARGEST + 1, STEP):
+    for imgsz in (size for size in TRIED_SIZES if size > setting.imgsz):
         larger = replace(setting, imgsz=imgsz)
         reached = share(larger)
         hit = [part for part in wanted if reached >= part]

@@ -2,15 +2,15 @@
 # SPDX-FileCopyrightText: The boxwright authors
 """What checks look at: the labels of a split as columns, and what they answer with. Imports no torch."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from boxwright.data.sample import Records, Severity, Split
+from boxwright.data.sample import Records, Report, Severity, Split
 
 if TYPE_CHECKING:
     from boxwright.inspector.audit.images import Pictures
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from boxwright.inspector.audit.pairs import Pairs
 
 SHOWN = 10  # examples of a finding
+
+Group = Literal["config", "files", "images", "labels", "splits", "balance", "learning"]
+GROUPS: tuple[Group, ...] = ("config", "files", "images", "labels", "splits", "balance", "learning")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,26 +65,31 @@ class SplitLabels:
     @property
     def per_image(self) -> Int64[np.ndarray, " I"]:
         """Objects of each image."""
-        return np.bincount(self.image, minlength=len(self.images))
+        counts: np.ndarray = np.bincount(self.image, minlength=len(self.images))
+        return counts
 
     @property
     def class_counts(self) -> Int64[np.ndarray, " C"]:
         """Objects of each class, or images where images have classes."""
         labels = self.labels if self.image_labels is None else self.image_labels
-        return np.bincount(labels, minlength=len(self.names))
+        counts: np.ndarray = np.bincount(labels, minlength=len(self.names))
+        return counts
 
     @property
     def wh(self) -> Float64[np.ndarray, "N 2"]:
         """Width and height, px; of oriented objects along their own sides."""
         if self.corners is None:
-            return self.boxes[:, 2:] - self.boxes[:, :2]
+            upright: np.ndarray = self.boxes[:, 2:] - self.boxes[:, :2]
+            return upright
         edges = np.diff(self.corners[:, :3], axis=1)
-        return np.hypot(edges[..., 0], edges[..., 1])
+        sides: np.ndarray = np.hypot(edges[..., 0], edges[..., 1])
+        return sides
 
     @property
     def relative(self) -> Float64[np.ndarray, "N 4"]:
         """Boxes as parts of their image."""
-        return self.boxes / self.sizes[self.image][:, [1, 0, 1, 0]]
+        parts: np.ndarray = self.boxes / self.sizes[self.image][:, [1, 0, 1, 0]]
+        return parts
 
     def says(self, row: int) -> str:
         """An object in words."""
@@ -90,14 +98,27 @@ class SplitLabels:
 
 
 @dataclass(frozen=True, slots=True)
+class RowKinds:
+    """What the rows of some label files are, of a dataset that does not say what it is made for."""
+
+    files: int  # looked at
+    boxes: int  # rows
+    outlines: int  # rows
+    examples: tuple[str, ...]  # files with outlines
+
+
+@dataclass(frozen=True, slots=True)
 class Audited:
     """Everything checks may look at."""
 
     names: tuple[str, ...]
+    root: Path
     splits: Mapping[Split, SplitLabels]
     pairs: Mapping[Split, "Pairs"] = field(default_factory=dict)  # of boxes that overlap almost wholly
     learnable: Mapping[Split, "Learnable"] = field(default_factory=dict)
     pictures: Mapping[Split, "Pictures"] = field(default_factory=dict)
+    reports: Mapping[Split, Report] = field(default_factory=dict)  # of the readers
+    row_kinds: Mapping[Split, "RowKinds"] = field(default_factory=dict)  # where label files hold rows of several kinds
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +142,19 @@ class Hit:
     severity: Severity | None = None  # None: that of the check
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One thing an audit looks for; the page docs/audit.md is made of these."""
+
+    code: str
+    group: Group
+    severity: Severity
+    what: str  # one line
+    example: str
+    fix: str
+    find: Callable[[Audited], Iterable[Hit]] | None = None  # None: the readers of datasets report it
+
+
 @dataclass(frozen=True, slots=True)
 class Example:
     """One case, as a person finds it."""
@@ -139,7 +173,7 @@ class Finding:
     """One kind of fault or oddity in one split, or between splits; `code` is stable and explained in docs/audit.md."""
 
     code: str
-    group: str
+    group: Group
     severity: Severity
     splits: tuple[str, ...]  # () for the dataset as a whole
     count: int
@@ -163,3 +197,22 @@ def image_spots(labels: SplitLabels, rows: Sequence[int] | np.ndarray, texts: Se
     shown = [int(row) for row in rows[:SHOWN]]
     more = [*texts[:SHOWN], *[""] * (len(shown) - len(texts))]
     return tuple(Spot(labels.split, row, -1, text) for row, text in zip(shown, more, strict=True))
+
+
+def counted(count: int, one: str, many: str = "") -> str:
+    """A number and its noun.
+
+    >>> counted(1, "box", "boxes"), counted(2, "object")
+    ('1 box', '2 objects')
+    """
+    return f"{count} {one if count == 1 else many or one + 's'}"
+
+
+def share(part: int, whole: int) -> str:
+    """A part and what it is of.
+
+    >>> share(1, 3), share(1, 5000)
+    ('1 of 3 (33 %)', '1 of 5000 (0.02 %)')
+    """
+    percent = 100 * part / max(whole, 1)
+    return f"{part} of {whole} ({percent:.{0 if percent >= 10 or not part else 2 if percent < 0.1 else 1}f} %)"

@@ -21,6 +21,7 @@ from boxwright.losses.assign.trace import Trace, build_trace, code_of, nearest_c
 from boxwright.losses.functional import power
 from boxwright.ops.candidates import RUN_CELLS, LayoutRules, check_candidates, lay_out_candidates
 from boxwright.ops.collective import sum_over_ranks
+from boxwright.ops.rows import readable
 from boxwright.structures import Assignment, Grid, Predictions, Targets
 
 PEAK_EPSILON = 1e-9  # unit of the metric; keeps 0 / 0 away from an object whose best metric is 0 (spec/losses C.2.8)
@@ -126,12 +127,12 @@ class TaskAligned:
             of.new_zeros(len(scene.slot)).scatter_reduce_(0, owner, of, "amax") for of in (metric, overlap)
         )
         weight = metric * (peak_overlap / (peak_metric + PEAK_EPSILON)).index_select(0, owner)
-        # In the order of cells: terms then read and write neighbours in memory.
-        order = torch.sort(cell, stable=True).indices
+        order = _in_cells(cell, alive)
         image, anchor, target, alive, weight = (
             part.index_select(0, order) for part in (image, anchor, target, alive, weight)
         )
-        return Assignment(image, anchor, target, alive, weight, sum_over_ranks(weight.sum()).clamp(min=1))
+        normalizer = sum_over_ranks(weight.sum()).clamp(min=1)
+        return Assignment(image, anchor, target, alive, weight, normalizer, all_valid=readable(alive))
 
     @torch.no_grad()
     def trace(self, preds: Predictions, targets: Targets, pairs: Assignment) -> Trace:
@@ -213,23 +214,22 @@ class TaskAligned:
             fit = scene.overlaps(owner, cell).clamp_(min=0)
             if self.fit is not None and shortlist is None:
                 fit = fit_of_runs(self.fit, preds, targets, scene, owner, cell, fit)
-            overlap[:, runs], metric[:, runs] = fit, self._metric(scene, runs, fit)
+            overlap[:, runs], metric[:, runs] = fit, self._metric(scene, owner, cell, fit)
         if self.fit is not None and shortlist is not None:
             topk = shortlist * self.topk
             pair = self._best(scene, metric, topk)
             overlap = fit_of_shortlist(self.fit, preds, targets, scene, pair, overlap, min(topk, scene.num_anchors))
             overlap = _last_repeated(scene, overlap)
             for runs in scene.pieces():
-                metric[:, runs] = self._metric(scene, runs, overlap[:, runs])
+                metric[:, runs] = self._metric(scene, scene.owner[runs], scene.cells(runs), overlap[:, runs])
         if self.validity == "sum":
             ignored = ~scene.sums_up.index_select(0, scene.owner)
             overlap.masked_fill_(ignored, -1.0)
             metric.masked_fill_(ignored, 0.0)
         return overlap, metric
 
-    def _metric(self, scene: Scene, runs: slice, fit: Tensor) -> Tensor:
-        scores = scene.scores(scene.owner[runs], scene.cells(runs))
-        return power(scores, self.alpha).mul_(power(fit, self.beta))
+    def _metric(self, scene: Scene, owner: Tensor, cell: Tensor, fit: Tensor) -> Tensor:
+        return power(scene.scores(owner, cell), self.alpha).mul_(power(fit, self.beta))
 
     def _best(self, scene: Scene, metric: Tensor, topk: int) -> Tensor:
         """The pair of every slot, each object's best first.
@@ -294,6 +294,17 @@ class TaskAligned:
             0, cell, torch.where(alive, number, len(pair)), "amin"
         )
         return pair, alive & (first.index_select(0, cell) == number), orphan
+
+
+def _in_cells(cell: Tensor, alive: Tensor) -> Tensor:
+    """Slots in the order of cells: terms then read and write neighbours in memory.
+
+    Unused slots are left out where that can be known without waiting: crowded images leave a quarter of them unused.
+    """
+    if not readable(alive):
+        return torch.sort(cell, stable=True).indices
+    used = alive.nonzero()[:, 0]
+    return used.index_select(0, torch.sort(cell.index_select(0, used), stable=True).indices)
 
 
 def _last_repeated(scene: Scene, overlap: Tensor) -> Tensor:

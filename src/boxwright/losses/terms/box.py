@@ -10,15 +10,16 @@ from torch import Tensor
 
 from boxwright.config import component
 from boxwright.errors import ConfigError, ShapeError
-from boxwright.losses.functional import distribution_focal
+from boxwright.ops.bins import Bins, distance_cross_entropy, mean_distance
 from boxwright.ops.box_losses import NWD_SCALE, SIMILARITY_NAMES, BoxSimilarityName, box_similarity, inner_change
 from boxwright.ops.boxes import cxcywh_to_xyxy
 from boxwright.ops.constants import constant
 from boxwright.ops.decode import Distance, Oriented
-from boxwright.ops.distances import encode_distances, encode_rotated
+from boxwright.ops.distances import decode_distances, decode_rotated, encode_distances, encode_rotated
 from boxwright.ops.overlap import OverlapName, paired_overlap
 from boxwright.ops.probiou import paired_probiou
-from boxwright.structures import Assignment, Predictions, Targets
+from boxwright.ops.rows import planes_at, slot_of
+from boxwright.structures import Assignment, Predictions, Targets, rows_at
 
 Unit = Literal["pixel", "cell", "normalized"]
 
@@ -64,8 +65,8 @@ class BoxOverlap:
         Raises:
             ShapeError: the overlap is not one of the targets' or the predictions' kind of boxes.
         """
-        matched = preds.boxes_at(pairs)
-        wanted = targets.boxes[pairs.image, pairs.target].to(matched.dtype)
+        matched = _boxes_at(preds, pairs)
+        wanted = _wanted(targets, pairs).to(matched.dtype)
         numbers = 5 if self.overlap == "probiou" else 4
         for field, boxes in (("Predictions", matched), ("Targets", wanted)):
             if boxes.shape[-1] != numbers:
@@ -118,7 +119,7 @@ class DistanceBins:
             return torch.zeros_like(pairs.weight)
         raw = preds.raw_at(pairs)
         wanted, strides = _wanted_distances(preds, targets, pairs, raw, self.rotated)
-        missing = distribution_focal(raw, wanted / strides[:, None])
+        missing = distance_cross_entropy(raw, _bins_at(preds, pairs, raw), wanted / strides[:, None])
         return torch.where(pairs.valid, missing, torch.zeros_like(missing)) * pairs.share
 
 
@@ -172,11 +173,41 @@ def _num_bins(preds: Predictions, term: str) -> int:
     return preds.decoder.num_bins
 
 
+def _bins_at(preds: Predictions, pairs: Assignment, raw: Tensor) -> Bins:
+    """Exponentials of the pairs' bins, computed once for all terms."""
+    if preds.matched is None or preds.matched.pairs is not pairs:
+        return Bins.of(raw)
+    shared: Any = preds.matched.shared
+    for name, values in zip(Bins._fields, () if "weights" in shared else Bins.of(raw), strict=False):
+        shared[name] = values
+    return Bins(*(shared[name] for name in Bins._fields))
+
+
+def _boxes_at(preds: Predictions, pairs: Assignment) -> Tensor:
+    """Boxes of the pairs as `Predictions.boxes_at` decodes them; distributions over distances share their softmax."""
+    decoder = preds.decoder
+    if not isinstance(decoder, Distance | Oriented) or decoder.num_bins == 1:
+        return preds.boxes_at(pairs)
+    raw = preds.raw_at(pairs)
+    points, strides = (of[pairs.anchor].to(raw.dtype) for of in (preds.cells.points, preds.cells.strides))
+    distances = mean_distance(raw, _bins_at(preds, pairs, raw)) * strides[:, None]
+    if isinstance(decoder, Distance):
+        return decode_distances(points, distances)
+    if preds.angle is None:
+        return preds.boxes_at(pairs)  # which says what is missing
+    return decode_rotated(points, distances, rows_at(preds.angle, pairs))
+
+
+def _wanted(targets: Targets, pairs: Assignment) -> Tensor:
+    """Boxes of the pairs' objects, in planes."""
+    return planes_at(targets.boxes.flatten(0, 1), slot_of(pairs, targets)).t()
+
+
 def _wanted_distances(
     preds: Predictions, targets: Targets, pairs: Assignment, raw: Tensor, rotated: bool
 ) -> tuple[Tensor, Tensor]:
     """Distances of the true sides, px, and the stride of every pair."""
-    wanted = targets.boxes[pairs.image, pairs.target].to(raw.dtype)
+    wanted = _wanted(targets, pairs).to(raw.dtype)
     points, strides = (of[pairs.anchor].to(raw.dtype) for of in (preds.cells.points, preds.cells.strides))
     if targets.oriented and rotated:
         return encode_rotated(points, wanted), strides

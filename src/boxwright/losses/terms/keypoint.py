@@ -3,7 +3,8 @@
 """Terms on the keypoints of matched pairs: where they are, whether they are seen, and how sure the head is."""
 
 import math
-from typing import ClassVar, Literal, NamedTuple
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -15,9 +16,12 @@ from boxwright.errors import ShapeError
 from boxwright.losses.functional import sum_of_bce
 from boxwright.ops.collective import sum_over_ranks
 from boxwright.ops.constants import constant
-from boxwright.ops.keypoints import decode_keypoints, keypoint_misses, keypoint_sigmas
+from boxwright.ops.keypoint_sums import KeypointColumns, keypoint_columns, keypoint_miss_sums
+from boxwright.ops.keypoints import decode_keypoints, keypoint_sigmas
 from boxwright.ops.rows import planes_at, slot_of
 from boxwright.structures import Assignment, Predictions, Targets, rows_at
+
+Made = TypeVar("Made")
 
 COUNT_EPSILON = 1e-9  # keypoints; an object without a visible one contributes 0 (spec/losses D.11)
 SPREAD_EPSILON = 1e-9  # cells
@@ -50,12 +54,27 @@ class KeypointLocation:
             ShapeError: predictions or targets without keypoints, or of different numbers of them.
             ConfigError: as many sigmas as keypoints were expected.
         """
-        matched = _Matched.of(preds, targets, pairs)
-        count, values = matched.raw.shape[1:]
-        sigmas = constant(keypoint_sigmas(count, values, self.sigmas), matched.raw)
-        missed = keypoint_misses(matched.points, matched.wanted, matched.visible, matched.area, sigmas)
-        factor = count / (matched.visible.sum(dim=1, dtype=missed.dtype) + COUNT_EPSILON)
-        return (missed * factor[:, None]).sum(dim=1) / (count * _positives(pairs, missed))
+        columns = _columns(preds, pairs)
+        labels = _label_planes(preds, targets, pairs)
+        count = columns.x.shape[0]
+        sigmas = constant(keypoint_sigmas(count, preds.keypoints_at(pairs).shape[2], self.sigmas), columns.x)
+        visible = (labels[:, 2] != 0) & pairs.valid
+        strides = preds.cells.strides[pairs.anchor].to(columns.x.dtype)
+        # In cells of each pair's level, as the epsilon of the area is.
+        corner = planes_at(preds.cells.points, pairs.anchor).to(columns.x.dtype) / strides
+        step, shift = (1.0, 0.0) if preds.keypoint_form == "offset" else (2.0, -0.5)
+        missed = keypoint_miss_sums(
+            columns.x,
+            columns.y,
+            corner + shift,
+            (labels[:, :2] / strides).movedim(1, 0),
+            visible,
+            _area(targets, pairs, strides),
+            sigmas,
+            step,
+        )
+        factor = count / (visible.sum(dim=0, dtype=missed.dtype) + COUNT_EPSILON)
+        return missed * factor / (count * _positives(pairs, missed))
 
 
 @component
@@ -77,11 +96,11 @@ class KeypointVisibility:
         Raises:
             ShapeError: predictions or targets without keypoints, or of different numbers of them.
         """
-        raw = preds.keypoints_at(pairs)
-        if raw.shape[-1] == 2:
+        seen = _columns(preds, pairs).seen
+        if seen is None:
             return torch.zeros_like(pairs.weight)
-        visible = _labels_at(raw, targets, pairs)[..., 2] != 0
-        missed = sum_of_bce(raw[..., 2], visible.to(raw.dtype)) / raw.shape[1]
+        visible = _label_planes(preds, targets, pairs)[:, 2] != 0
+        missed = sum_of_bce(seen.t(), visible.to(seen.dtype).t()) / len(seen)
         return torch.where(pairs.valid, missed, torch.zeros_like(missed)) / _positives(pairs, missed)
 
 
@@ -149,7 +168,6 @@ class _Matched(NamedTuple):
     points: Tensor  # (P, K, 2)
     wanted: Tensor  # (P, K, 2)
     visible: Tensor  # (P, K), False where a pair is not valid
-    area: Tensor  # (P,) of the target box, square cells
 
     @classmethod
     def of(cls, preds: Predictions, targets: Targets, pairs: Assignment) -> "_Matched":
@@ -159,13 +177,48 @@ class _Matched(NamedTuple):
         stride = grid.strides[pairs.anchor].to(raw.dtype)
         centre = grid.points[pairs.anchor].to(raw.dtype) / stride[:, None]
         visible = (label[..., 2] != 0) & pairs.valid[:, None]
-        x1, y1, x2, y2 = planes_at(targets.boxes.flatten(0, 1), slot_of(pairs, targets)).to(raw.dtype)
-        area = torch.where(pairs.valid, (x2 - x1) / stride * ((y2 - y1) / stride), torch.ones_like(x1))
         points = decode_keypoints(raw[..., :2], centre, torch.ones_like(stride), preds.keypoint_form)
-        return cls(raw, points, label[..., :2].to(raw.dtype) / stride[:, None, None], visible, area)
+        return cls(raw, points, label[..., :2].to(raw.dtype) / stride[:, None, None], visible)
+
+
+def _columns(preds: Predictions, pairs: Assignment) -> KeypointColumns:
+    """Raw keypoints of the pairs by coordinate, cut once for all terms, so that their gradient is written once."""
+    return _shared(preds, pairs, "keypoint_columns", lambda: keypoint_columns(preds.keypoints_at(pairs)))
+
+
+def _label_planes(preds: Predictions, targets: Targets, pairs: Assignment) -> Float[Tensor, "K 3 P"]:
+    """Labelled x, y and visibility of each pair's keypoints, in the dtype of the raw ones."""
+    raw = preds.keypoints_at(pairs)
+
+    def read() -> Tensor:
+        labels = _checked_labels(raw, targets).to(raw.dtype).flatten(0, 1).flatten(1).t().contiguous()
+        return torch.unflatten(labels.index_select(1, slot_of(pairs, targets)), 0, (raw.shape[1], 3))
+
+    return _shared(preds, pairs, "keypoint_labels", read)
+
+
+def _shared(preds: Predictions, pairs: Assignment, name: str, make: Callable[[], Made]) -> Made:
+    """What `make` returns, kept for the other terms of a rule."""
+    if preds.matched is None or preds.matched.pairs is not pairs:
+        return make()
+    shared: Any = preds.matched.shared
+    if name not in shared:
+        shared[name] = make()
+    found: Made = shared[name]
+    return found
+
+
+def _area(targets: Targets, pairs: Assignment, strides: Tensor) -> Float[Tensor, " P"]:
+    """Area of each pair's box, square cells; 1 where a pair is not valid."""
+    x1, y1, x2, y2 = planes_at(targets.boxes.flatten(0, 1), slot_of(pairs, targets)).to(strides.dtype)
+    return torch.where(pairs.valid, (x2 - x1) / strides * ((y2 - y1) / strides), torch.ones_like(x1))
 
 
 def _labels_at(raw: Tensor, targets: Targets, pairs: Assignment) -> Tensor:
+    return _checked_labels(raw, targets).flatten(0, 1).index_select(0, slot_of(pairs, targets))
+
+
+def _checked_labels(raw: Tensor, targets: Targets) -> Tensor:
     if targets.keypoints is None:
         raise ShapeError(f"Targets.keypoints: expected (B, M, {raw.shape[1]}, 3), got None")
     if targets.keypoints.shape[2:] != (raw.shape[1], 3):
@@ -173,7 +226,7 @@ def _labels_at(raw: Tensor, targets: Targets, pairs: Assignment) -> Tensor:
             f"Targets.keypoints: expected (B, M, {raw.shape[1]}, 3) for the {raw.shape[1]} keypoints of the "
             f"predictions, got {tuple(targets.keypoints.shape)}"
         )
-    return targets.keypoints.flatten(0, 1).index_select(0, slot_of(pairs, targets))
+    return targets.keypoints
 
 
 def _positives(pairs: Assignment, like: Tensor) -> Float[Tensor, ""]:

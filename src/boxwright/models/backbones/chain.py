@@ -3,7 +3,7 @@
 """A backbone that is a row of layers: maps are taken after some of them, channels and strides are measured."""
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 import torch
 from jaxtyping import Float
@@ -28,20 +28,20 @@ class Chain(nn.Module):
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "B _ _ _"], ...]:
         """The maps after the layers `ends`, fine to coarse."""
-        x, maps = images, []
-        for index, layer in enumerate(self.layers):
-            x = layer(x)
-            if index in self.ends:
-                maps.append(x)
-        return tuple(maps)
+        return maps_after(self.layers, self.ends, images)
 
     @torch.no_grad()
     def _measured(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        x = torch.empty(1, 3, MEASURING_SIDE, MEASURING_SIDE, device="meta")
-        channels, strides = [], []
-        for index, layer in enumerate(copy.deepcopy(self.layers).to("meta").eval()):
-            x = layer(x)
-            if index in self.ends:
-                channels.append(x.shape[1])
-                strides.append(MEASURING_SIDE // x.shape[3])
-        return tuple(channels), tuple(strides)
+        image = torch.empty(1, 3, MEASURING_SIDE, MEASURING_SIDE, device="meta")
+        maps = maps_after(copy.deepcopy(self.layers).to("meta").eval(), self.ends, image)
+        return tuple(one.shape[1] for one in maps), tuple(MEASURING_SIDE // one.shape[3] for one in maps)
+
+
+def maps_after(layers: Iterable[nn.Module], ends: Container[int], x: Tensor) -> tuple[Tensor, ...]:
+    """Layers one after the other; the results of those whose indices are `ends`."""
+    maps = []
+    for index, layer in enumerate(layers):
+        x = layer(x)
+        if index in ends:
+            maps.append(x)
+    return tuple(maps)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from boxwright.config import component
 from boxwright.errors import ConfigError
 from boxwright.models.attention import C2PSA, PSA
+from boxwright.models.backbones.chain import maps_after
 from boxwright.models.blocks import SPP, SPPF, Conv, Focus
 from boxwright.models.stages import BlockName, DownName, check_each, each, make_block, make_down
 
@@ -73,13 +74,7 @@ class CSP(nn.Module):
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "B _ _ _"], ...]:
         """Every stage's map, fine to coarse; the last one after context and attention."""
-        x = images
-        maps = []
-        for index, layer in enumerate(self.layers):
-            x = layer(x)
-            if index in self._ends:
-                maps.append(x)
-        return tuple(maps)
+        return maps_after(self.layers, self._ends, images)
 
 
 @component

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from boxwright.config import component
 from boxwright.errors import ConfigError
+from boxwright.models.backbones.chain import maps_after
 from boxwright.models.blocks import Conv, join
 from boxwright.models.norms import NormName, set_norms
 
@@ -100,13 +101,7 @@ class HGNet(nn.Module):
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "B _ _ _"], ...]:
         """Every stage's map, fine to coarse."""
-        x = images
-        maps = []
-        for index, layer in enumerate(self.layers):
-            x = layer(x)
-            if index in self._ends:
-                maps.append(x)
-        return tuple(maps)
+        return maps_after(self.layers, self._ends, images)
 
 
 @component

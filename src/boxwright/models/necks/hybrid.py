@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from boxwright.config import component
 from boxwright.errors import ConfigError
-from boxwright.models.blocks import Concat, Conv, Foldable, Upsample
+from boxwright.models.blocks import Concat, Conv, FoldedPair, Upsample
 from boxwright.models.norms import NormName, set_norms
 from boxwright.models.transformer import SelfAttention
 
@@ -44,34 +44,11 @@ class AIFI(nn.Module):
         return tokens.transpose(1, 2).unflatten(2, (height, columns))  # type: ignore[no-any-return]
 
 
-class RepConv(Foldable):
-    """The sum of a 3x3 and a 1x1 convolution, one 3x3 after folding."""
+class RepConv(FoldedPair):
+    """The sum of a 3x3 and a 1x1 convolution."""
 
     def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.large = Conv(channels, channels, 3, act="none")
-        self.small: Conv | None = Conv(channels, channels, act="none")
-        self.act = nn.SiLU()
-
-    def forward(self, x: Float[Tensor, "B c H W"]) -> Float[Tensor, "B c H W"]:
-        """Activation of the sum."""
-        wide = self.large(x)
-        return self.act(wide if self.small is None else wide + self.small(x))  # type: ignore[no-any-return]
-
-    @torch.no_grad()
-    def fold_(self) -> None:
-        """Adds the 1x1 kernel to the middle of the 3x3 one, in place; nothing happens the second time."""
-        if self.small is None:
-            return
-        self.large.fold_()
-        self.small.fold_()
-        large, small = self.large.conv, self.small.conv
-        assert large.bias is not None
-        assert small.bias is not None
-        large.weight[:, :, 1:2, 1:2] += small.weight
-        large.bias += small.bias
-        self.small = None
-        self.act = nn.SiLU(inplace=True)
+        super().__init__(channels, 3, 1)
 
 
 class RepC3(nn.Module):
