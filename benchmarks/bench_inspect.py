@@ -3,8 +3,8 @@
 """What does inspecting a batch cost, and what does the inspector cost a training that does not use it?
 
 One: `inspect` (tables, fates, gradients; no rendering) beside the loss step (criterion forward, backward) on the same
-raw outputs and labels, batch 16, 640 px, in one process. The goal is (1 + number of terms) loss steps. Two: an epoch of
-a small training with `--inspect-every` far in the future beside one without it: what the hook costs when it is off.
+raw outputs and labels, batch 16, 640 px, in one process. The goal is (1 + items of the loss) loss steps. Two: a
+small training with `--inspect-every` far in the future beside one without it: what the hook costs when it is off.
 """
 
 import statistics
@@ -62,7 +62,7 @@ def of_a_batch(family: str, count: int, repeats: int) -> dict[str, Any]:
         "ratio": round(seconds["inspect"] / seconds["step"], 2),
         "terms": len(names),
         "items": len(terms),
-        "goal": 1 + len(names),
+        "goal": 1 + len(terms),
     }
 
 

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from boxwright.api import loss as loss
     from boxwright.api import recipe as recipe
     from boxwright.api import train as train
+    from boxwright.api_audit import audit as audit
     from boxwright.api_inspect import explain_image as explain_image
     from boxwright.api_inspect import inspect_data as inspect_data
-    from boxwright.api_audit import audit as audit
     from boxwright.engine.recipe import Recipe as Recipe
     from boxwright.errors import BoxwrightError as BoxwrightError
     from boxwright.inspector.findings import findings_of as findings_of

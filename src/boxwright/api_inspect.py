@@ -43,6 +43,8 @@ class Inspected:
     inspection: Inspection
     images: tuple[UInt8[np.ndarray, "h w 3"], ...]  # RGB network inputs, one per image of the inspection
     against: Inspection | None = None  # the same images under another criterion or other weights
+    title: str = "Inspection"
+    sides: tuple[str, str] = ("this", "against")  # what the two are called
 
 
 def inspect_data(
@@ -88,7 +90,11 @@ def inspect_data(
         both = [*_listed(settings), *_listed(against_settings)]
         other_network, other_recipe = _model(model if against is None else against, data, both)
         other, _ = _run(other_network, other_recipe, other_recipe.criterion, records, place, listener)
-    return Inspected(inspection, pixels, other)
+    called = _called(model)
+    beside = called if against is None else _called(against)
+    if against_settings is not None:
+        beside = f"{beside} with {', '.join(setting.rpartition('.')[2] for setting in _listed(against_settings))}"
+    return Inspected(inspection, pixels, other, f"Inspection of {called}, {split} split", (called, beside))
 
 
 def every(epochs: int, images: int, show: Callable[[Path, Inspected], None]) -> Callable[[EpochView], None]:
@@ -106,7 +112,8 @@ def every(epochs: int, images: int, show: Callable[[Path, Inspected], None]) -> 
         records = _spread(view.records, images)
         with alone():
             inspection, pixels = _run(view.model, view.recipe, view.recipe.criterion, records, view.device, Listener())
-        show(view.folder / "inspect" / f"epoch-{view.epoch:04d}", Inspected(inspection, pixels))
+        title = f"{view.folder.name} after epoch {view.epoch}"
+        show(view.folder / "inspect" / f"epoch-{view.epoch:04d}", Inspected(inspection, pixels, title=title))
 
     return look
 
@@ -234,6 +241,12 @@ def _run(
             done += len(batch)
             listener.advance(done, {})
     return join_inspections(parts), tuple(pixels)
+
+
+def _called(model: str | Path | Model) -> str:
+    """A short name: of the preset, of the run of best weights, else of the file."""
+    path = model.path if isinstance(model, Model) else Path(model)
+    return path.parents[1].name if path.parent.name == "weights" and path.stem == "best" else path.stem
 
 
 def _listed(settings: Settings | None) -> list[str]:

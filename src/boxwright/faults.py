@@ -94,8 +94,10 @@ def _fault(
     places = []
     for row in range(min(MOST, len(bad))):
         value = float(values[tuple(bad[row].tolist())])
-        place = [None if of is None or int(of[row]) < 0 else int(of[row]) for of in (image, slot, candidate)]
-        places.append(Place(value, *place, about=_about(targets, place[0], place[1], names)))
+        where, whose, which = (
+            None if of is None or int(of[row]) < 0 else int(of[row]) for of in (image, slot, candidate)
+        )
+        places.append(Place(value, where, whose, which, _about(targets, where, whose, names)))
     images = () if image is None else tuple(dict.fromkeys(image.tolist()))
     return Fault(role, term, count, item.contributions.numel(), images, tuple(places), spread)
 

@@ -185,7 +185,7 @@ def test_raw_is_what_stands_before_the_division_by_the_normalizer(name, calls):
 
 
 def test_class_weights_are_part_of_who_pays(calls):
-    criterion, outputs, targets, progress = captured_first("v8", calls)
+    criterion, outputs, targets, progress = captured_first("detect_v8", calls)
     classes = outputs.final.logits.shape[2]
     term = criterion.rules["main"].terms["cls"]
     heavy = replace(term, term=replace(term.term, class_weights=tuple(float(1 + i % 3) for i in range(classes))))

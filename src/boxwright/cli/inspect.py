@@ -26,6 +26,7 @@ class Family(StrEnum):
 
 SMALLEST = {Family.YOLOV5: "yolov5n", Family.YOLOV8: "yolov8n", Family.RTDETR: "rtdetr-r18"}
 ROWS = 12  # rows of a table that `explain` prints
+WIDE = 16  # columns beyond which a table is turned on its side
 
 
 def inspect(
@@ -87,7 +88,7 @@ def inspect(
             device=device or "auto",
             listener=make_listener(),
         )
-    show(summary(seen.inspection, against=seen.against))
+    show(summary(seen.inspection, against=seen.against, sides=seen.sides))
     folder = out or free_folder(RUNS / "inspect")
     write(folder, seen, parquet=parquet)
     say(f"written to {folder}: report.html, tables, overlays")
@@ -101,7 +102,9 @@ def write(folder: Path, seen: "Inspected", *, parquet: bool = False) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     images: Any = seen.images or None
-    write_report(folder / "report.html", seen.inspection, images, title=folder.name, against=seen.against)
+    write_report(
+        folder / "report.html", seen.inspection, images, title=seen.title, against=seen.against, sides=seen.sides
+    )
     write_tables(folder / "tables", seen.inspection, ("json", "parquet") if parquet else ("json",))
     if images is not None and len(seen.inspection.objects):
         save_overlays(folder / "overlays", seen.inspection, images, most=20)
@@ -120,7 +123,7 @@ def _of_tensors(path: Path) -> "Inspected":
     )
     if about.loss is not None:
         say(f"loss here {found.total:.6g}, in the file {about.loss:.6g}, difference {found.total - about.loss:.3g}")
-    return Inspected(found, ())
+    return Inspected(found, (), title=f"Inspection of {path.name}")
 
 
 def explain(
@@ -147,7 +150,8 @@ def _print(stage: "Stage", most: int | None) -> None:
     from boxwright.cli.console import say, show
     from boxwright.cli.tables import table
 
-    held = stage.table if most is None else stage.table.head(most)
+    whole = stage.table if len(stage.table.columns) <= WIDE else stage.table.turned()
+    held = whole if most is None else whole.head(most)
     if not len(held):
         say("(no rows)")
         return
@@ -155,9 +159,9 @@ def _print(stage: "Stage", most: int | None) -> None:
     text = [name for name in held.columns if name not in numbers]
     grid = table("", text, numbers)
     for row in held.rows():
-        grid.add_row(*[str(row[name]) for name in text], *[_number(row[name]) for name in numbers])
+        grid.add_row(*[_number(row[name]) for name in text], *[_number(row[name]) for name in numbers])
     show(grid)
-    left = len(stage.table) - len(held)
+    left = len(whole) - len(held)
     if left:
         say(f"... {left} more rows; --all shows them")
 

@@ -434,14 +434,16 @@ def class_columns(labels: Tensor, names: Sequence[str]) -> dict[str, np.ndarray 
 
 def path_column(image: Tensor, paths: Sequence[str]) -> np.ndarray:
     """The path of each row's image; rows share the text."""
-    return np.array(paths, dtype=object)[host(image)]
+    found: np.ndarray = np.array(paths, dtype=object)[host(image)]
+    return found
 
 
 def _named(labels: Tensor, names: Sequence[str], unknown: str) -> np.ndarray:
     """The name of each class, its number where it has none, `unknown` for -1."""
     found = host(labels)
     most = max(int(found.max(initial=-1)) + 1, len(names))
-    return np.array([*(names[i] if i < len(names) else str(i) for i in range(most)), unknown])[found]
+    texts: np.ndarray = np.array([*(names[i] if i < len(names) else str(i) for i in range(most)), unknown])[found]
+    return texts
 
 
 def _box_columns(boxes: Tensor) -> dict[str, np.ndarray | list[str]]:

@@ -190,7 +190,8 @@ def _gradients_of(breakdown: LossBreakdown, leaves: Leaves) -> tuple[dict[str, f
 def _length(gradient: Tensor) -> Tensor:
     """Of the whole tensor. One pass in its own precision, summed blockwise: 6 digits, for a table."""
     kind = torch.float64 if gradient.dtype == torch.float64 else torch.float32
-    return torch.linalg.vector_norm(gradient, dtype=kind).double()
+    length: Tensor = torch.linalg.vector_norm(gradient, dtype=kind)
+    return length.double()
 
 
 def _whole_images(

@@ -57,6 +57,13 @@ class Table:
         lists = [column.tolist() for column in self.columns.values()]
         return (dict(zip(self.columns, values, strict=True)) for values in zip(*lists, strict=True))
 
+    def turned(self) -> "Table":
+        """Columns as rows: for a table of few rows that is too wide to read. Its first column names the new ones."""
+        first, *others = self.columns
+        titles = [f"{first} {value}" for value in self.columns[first].tolist()]
+        cells = {title: [self.columns[name][row].item() for name in others] for row, title in enumerate(titles)}
+        return Table({"": others, **{title: np.array(held, dtype=object) for title, held in cells.items()}})
+
     def to_json(self, path: Path) -> None:
         """Writes a list of one object per row; what is not finite becomes null.
 
