@@ -100,6 +100,19 @@ def test_a_sure_find_far_from_every_label_is_named():
     assert "no_label_there" not in codes(outputs(), LABEL)
 
 
+def test_neighbours_that_find_the_same_thing_are_one_finding():
+    made = outputs()
+    sure(made, 3, [1, 1, 2, 1])
+    sure(made, 4, [2, 1, 1, 1])  # the next cell finds the same box
+    sure(made, 12, [1, 1, 1, 1])  # another place
+
+    found = findings_of(inspect(made, LABEL, yolov8_detect(), names=NAMES, paths=("somewhere/a.jpg",)))
+    messages = [finding.message for finding in found if finding.code == "no_label_there"]
+
+    assert len(messages) == 2
+    assert all(message.startswith("image 0 (a.jpg): dog") for message in messages)
+
+
 def test_a_sure_find_on_a_label_of_another_class_is_named():
     made = outputs()
     # Two neighbours find the labelled box: the object takes one of them, the other stays background.

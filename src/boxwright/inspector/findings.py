@@ -4,12 +4,15 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import torch
 
 from boxwright.inspector.probe import Inspection
 from boxwright.inspector.table import Table
+from boxwright.ops.nms import class_aware_nms
 
 SURE = 0.5  # score of an unmatched candidate that is worth a look
 APART = 0.1  # overlap with every label below which a find has no label
@@ -65,7 +68,7 @@ def no_positive(inspection: Inspection) -> Iterator[Finding]:
         "no_positive",
         "warning",
         lambda r: (
-            f"image {r['image']}, object {r['object']} ({r['class']}, {r['w']:.0f} x {r['h']:.0f} px): no candidate "
+            f"{_image(r)}, object {r['object']} ({r['class']}, {r['w']:.0f} x {r['h']:.0f} px): no candidate "
             f"learns from it{_why(r)}"
         ),
     )
@@ -81,7 +84,7 @@ def contested(inspection: Inspection) -> Iterator[Finding]:
         "contested",
         "note",
         lambda r: (
-            f"image {r['image']}, object {r['object']} ({r['class']}): {r['fate/lost']} candidates went to other "
+            f"{_image(r)}, object {r['object']} ({r['class']}): {r['fate/lost']} candidates went to other "
             f"objects, {r['positives']} are left"
         ),
     )
@@ -99,7 +102,7 @@ def clipped(inspection: Inspection) -> Iterator[Finding]:
         "clipped_distance",
         "note",
         lambda r: (
-            f"image {r['image']}, object {r['object']} ({r['class']}): {r['times']} candidates cannot reach a side, it "
+            f"{_image(r)}, object {r['object']} ({r['class']}): {r['times']} candidates cannot reach a side, it "
             f"is more than the head's bins away at stride {r['stride']}"
         ),
     )
@@ -131,16 +134,16 @@ def dominant(inspection: Inspection) -> Iterator[Finding]:
 
 
 def missing_labels(inspection: Inspection) -> Iterator[Finding]:
-    """Sure finds far from every label: objects that may have been overlooked."""
+    """Sure finds far from every label, each place once: objects that may have been overlooked."""
     if not len(inspection.background):
         return
     table = inspection.background
     yield from _listed(
-        table.take((table["score"] > SURE) & (table["nearest_overlap"] < APART)),
+        _one_each(table.take((table["score"] > SURE) & (table["nearest_overlap"] < APART))),
         "no_label_there",
         "note",
         lambda r: (
-            f"image {r['image']}: {r['class']} {r['score']:.2f} at ({r['x1']:.0f}, {r['y1']:.0f}, {r['x2']:.0f}, "
+            f"{_image(r)}: {r['class']} {r['score']:.2f} at ({r['x1']:.0f}, {r['y1']:.0f}, {r['x2']:.0f}, "
             f"{r['y2']:.0f}) and no label there"
         ),
         place=False,
@@ -148,17 +151,17 @@ def missing_labels(inspection: Inspection) -> Iterator[Finding]:
 
 
 def other_class(inspection: Inspection) -> Iterator[Finding]:
-    """Sure finds on a label of another class."""
+    """Sure finds on a label of another class, each place once."""
     if not len(inspection.background):
         return
     table = inspection.background
     differs = table["class"] != table["nearest_class"]
     yield from _listed(
-        table.take((table["score"] > SURE) & (table["nearest_overlap"] > SAME) & differs),
+        _one_each(table.take((table["score"] > SURE) & (table["nearest_overlap"] > SAME) & differs)),
         "other_class_there",
         "note",
         lambda r: (
-            f"image {r['image']}: {r['class']} {r['score']:.2f} on object {r['nearest_object']}, which is labelled "
+            f"{_image(r)}: {r['class']} {r['score']:.2f} on object {r['nearest_object']}, which is labelled "
             f"{r['nearest_class']}"
         ),
         place=False,
@@ -190,6 +193,24 @@ def _listed(
     rest = len(table) - LISTED
     if rest > 0:
         yield Finding(code, severity, f"{rest} more of the same kind ({code})", count=rest)
+
+
+def _image(row: dict[str, object]) -> str:
+    """An image by its place in the batch, and by its file where it has one."""
+    name = Path(str(row.get("path") or "")).name
+    return f"image {row['image']}{f' ({name})' if name else ''}"
+
+
+def _one_each(table: Table) -> Table:
+    """Of finds of one class that overlap in an image, the first."""
+    if not len(table):
+        return table
+    boxes = torch.from_numpy(np.stack([table[name] for name in ("x1", "y1", "x2", "y2")], axis=1).astype(np.float64))
+    keys = np.stack((table["image"], table["label"]), axis=1)
+    _, group = np.unique(keys, axis=0, return_inverse=True)
+    in_order = -torch.arange(len(table), dtype=torch.float64)
+    kept = class_aware_nms(boxes, in_order, torch.from_numpy(group.reshape(-1).astype(np.int64)), SAME)
+    return table.take(kept.numpy())
 
 
 def _why(row: dict[str, object]) -> str:
