@@ -66,6 +66,7 @@ def test_eight_images_are_learned_by_heart(task, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # some seven minutes on one free core
 def test_the_smallest_query_model_learns_eight_images_by_heart(tmp_path):
     metrics = fitted("rtdetr-r18", "detect", tmp_path, epochs=150, settings=["train.lr0=0.0004"])
 

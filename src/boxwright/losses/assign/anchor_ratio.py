@@ -10,7 +10,7 @@ from pydantic import Field
 
 from boxwright.config import component
 from boxwright.errors import ConfigError, ShapeError
-from boxwright.losses.assign.trace import Trace, build_trace
+from boxwright.losses.assign.trace import Places, Trace, build_trace, join_places
 from boxwright.ops.collective import sum_over_ranks, world_size
 from boxwright.ops.prior_matches import check_prior_matches, lay_out_prior_matches, rows_of_grid
 from boxwright.structures import Assignment, Grid, Predictions, Targets, at_least_float32
@@ -81,16 +81,15 @@ class AnchorRatio:
             first += grid.level_sizes[index]
         looked = torch.cat(anchors, dim=1)
         count = looked.shape[1]
-        rows_of = torch.stack((image.repeat_interleave(count), slot.repeat_interleave(count), looked.flatten()))
-        held = torch.stack((pairs.image, pairs.target, pairs.anchor))
-        rows_of = torch.cat((rows_of, held), dim=1).unique(dim=1)  # type: ignore[no-untyped-call]
-        sizes = size.new_zeros((*targets.labels.shape, 2)).index_put((image, slot), size)[rows_of[0], rows_of[1]]
+        places = Places(image.repeat_interleave(count), slot.repeat_interleave(count), looked.flatten())
+        at = join_places(preds, targets, places, Places(pairs.image, pairs.target, pairs.anchor))
+        sizes = size.new_zeros((*targets.labels.shape, 2)).index_put((image, slot), size)[at.image, at.slot]
         assert grid.prior_wh is not None
-        ratio = sizes / grid.prior_wh[rows_of[2]].to(sizes.dtype)
+        ratio = sizes / grid.prior_wh[at.anchor].to(sizes.dtype)
         metric = -torch.maximum(ratio, 1 / ratio).amax(dim=-1)
         unknown = torch.full_like(metric, torch.nan)
-        columns_of = (rows_of[0], rows_of[1], rows_of[2], unknown, unknown, metric)
-        return build_trace(preds, pairs, *columns_of, asked=0, otherwise="ratio_over_limit")
+        columns = (at.image, at.slot, at.anchor, unknown, unknown, metric)
+        return build_trace(preds, pairs, *columns, asked=0, otherwise="ratio_over_limit")
 
     @torch.no_grad()
     def __call__(self, preds: Predictions, targets: Targets) -> Assignment:

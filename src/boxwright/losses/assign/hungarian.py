@@ -99,9 +99,9 @@ class Hungarian:
         row = torch.arange(len(cost), device=cost.device)
         index = torch.full(targets.labels.shape, -1, dtype=torch.int64, device=cost.device)
         index[objects.image, objects.slot] = row
-        held = torch.stack((index[pairs.image, pairs.target], pairs.anchor))[:, pairs.valid]
-        looked = torch.stack((row.repeat_interleave(near.shape[1]), near.flatten()))
-        row, query = torch.cat((looked, held), dim=1).unique(dim=1)  # type: ignore[no-untyped-call]
+        held = index[pairs.image, pairs.target] * cost.shape[1] + pairs.anchor
+        keys = torch.cat(((row[:, None] * cost.shape[1] + near).flatten(), held[pairs.valid])).unique()
+        row, query = keys // cost.shape[1], keys % cost.shape[1]
         image, slot = objects.image[row], objects.slot[row]
         objectness = None if preds.objectness is None else preds.objectness[image, query]
         scores = class_probabilities(preds.logits[image, query], preds.exclusive, objectness)

@@ -119,6 +119,14 @@ class Places:
     anchor: Int64[Tensor, " T"]
 
 
+def join_places(preds: Predictions, targets: Targets, *parts: Places) -> Places:
+    """Every place of the parts once, by image, slot and candidate. Syncs."""
+    slots, anchors = max(targets.labels.shape[1], 1), preds.logits.shape[1]
+    keys = torch.cat([(part.image * slots + part.slot) * anchors + part.anchor for part in parts]).unique()
+    objects = keys // anchors
+    return Places(objects // slots, objects % slots, keys % anchors)
+
+
 def nearest_cells(
     preds: Predictions, targets: Targets, image: Int64[Tensor, " T"], slot: Int64[Tensor, " T"]
 ) -> Places:
@@ -149,15 +157,19 @@ def code_of(fate: Fate) -> int:
 
 def _ranked(image: Tensor, slot: Tensor, anchor: Tensor, metric: Tensor) -> tuple[Tensor, Tensor]:
     """Rows by image, slot, best first (equal ones by candidate), and the place of each within its object."""
-    order = torch.argsort(anchor, stable=True)
-    order = order[torch.argsort(metric[order].nan_to_num(nan=-torch.inf), descending=True, stable=True)]
-    order = order[torch.argsort(slot[order], stable=True)]
-    order = order[torch.argsort(image[order], stable=True)]
-    image, slot = image[order], slot[order]
-    number = torch.arange(len(order), device=order.device)
+    number = torch.arange(len(image), device=image.device)
+    if not len(number):
+        return number, number
+    thing = image * (slot.max() + 1) + slot
+    key = thing * (anchor.max() + 1) + anchor
+    by_place = number if bool((key[1:] >= key[:-1]).all()) else torch.argsort(key, stable=True)
+    best_first = torch.argsort(metric[by_place].nan_to_num(nan=-torch.inf), descending=True, stable=True)
+    order = by_place[best_first]
+    order = order[torch.argsort(thing[order], stable=True)]
+    thing = thing[order]
     begins = torch.ones_like(number, dtype=torch.bool)
-    begins[1:] = (image[1:] != image[:-1]) | (slot[1:] != slot[:-1])
-    first = torch.where(begins, number, torch.zeros_like(number)).cummax(0).values if len(number) else number
+    begins[1:] = thing[1:] != thing[:-1]
+    first = torch.where(begins, number, torch.zeros_like(number)).cummax(0).values
     return order, number - first
 
 
