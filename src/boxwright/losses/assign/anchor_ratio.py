@@ -88,8 +88,8 @@ class AnchorRatio:
         ratio = sizes / grid.prior_wh[at.anchor].to(sizes.dtype)
         metric = -torch.maximum(ratio, 1 / ratio).amax(dim=-1)
         unknown = torch.full_like(metric, torch.nan)
-        columns = (at.image, at.slot, at.anchor, unknown, unknown, metric)
-        return build_trace(preds, pairs, *columns, asked=0, otherwise="ratio_over_limit")
+        columns_of = (at.image, at.slot, at.anchor, unknown, unknown, metric)
+        return build_trace(preds, pairs, *columns_of, asked=0, otherwise="ratio_over_limit")
 
     @torch.no_grad()
     def __call__(self, preds: Predictions, targets: Targets) -> Assignment:

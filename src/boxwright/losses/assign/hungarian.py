@@ -100,7 +100,8 @@ class Hungarian:
         index = torch.full(targets.labels.shape, -1, dtype=torch.int64, device=cost.device)
         index[objects.image, objects.slot] = row
         held = index[pairs.image, pairs.target] * cost.shape[1] + pairs.anchor
-        keys = torch.cat(((row[:, None] * cost.shape[1] + near).flatten(), held[pairs.valid])).unique()
+        keys = torch.cat(((row[:, None] * cost.shape[1] + near).flatten(), held[pairs.valid]))
+        keys = keys.unique()  # type: ignore[no-untyped-call]
         row, query = keys // cost.shape[1], keys % cost.shape[1]
         image, slot = objects.image[row], objects.slot[row]
         objectness = None if preds.objectness is None else preds.objectness[image, query]

@@ -122,7 +122,8 @@ class Places:
 def join_places(preds: Predictions, targets: Targets, *parts: Places) -> Places:
     """Every place of the parts once, by image, slot and candidate. Syncs."""
     slots, anchors = max(targets.labels.shape[1], 1), preds.logits.shape[1]
-    keys = torch.cat([(part.image * slots + part.slot) * anchors + part.anchor for part in parts]).unique()
+    keys = torch.cat([(part.image * slots + part.slot) * anchors + part.anchor for part in parts])
+    keys = keys.unique()  # type: ignore[no-untyped-call]
     objects = keys // anchors
     return Places(objects // slots, objects % slots, keys % anchors)
 
