@@ -7,6 +7,7 @@ variable BOXWRIGHT_SCREENSHOTS names, for a person to look at.
 """
 
 import os
+import re
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -304,7 +305,9 @@ def test_findings_and_background_lead_to_their_place(page):
     )
     text = page.texts("#panel-findings tbody tr td:nth-child(3)")[place]
     page.click(f"#panel-findings tbody tr:nth-child({place + 1})")
-    image, slot = (int(part.split()[1]) for part in text.split(" (")[0].split(", "))
+    words = re.match(r"image (\d+)(?: \(.*?\))?, object (\d+)", text)
+    assert words is not None
+    image, slot = words.groups()
     assert chosen(page).startswith(f"Image {image}, object {slot}:")
 
     page.click("#tab-background")

@@ -93,7 +93,7 @@ READERS: tuple[Check, ...] = (
          "List the image, or remove its annotations."),
         ("bad_path", "A path that cannot be used", "`../../etc/a.jpg`, or a zero byte in the path",
          "Name images inside the dataset."),
-        ("link_outside", "A link leads out of the dataset", "`images/a.jpg` -> `/home/me/a.jpg`",
+        ("link_outside", "A link leads out of the dataset", "`images/a.jpg` -> `/elsewhere/a.jpg`",
          "Copy the file, or set data.follow_links=true."),
         ("link_not_followed", "A link to a folder is not followed", "`images/more` -> `/data/more`",
          "Copy the folder, or set data.follow_links=true."),
