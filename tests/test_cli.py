@@ -14,44 +14,17 @@ import pytest
 import torch
 import yaml
 from rich.console import Console
-from typer.testing import CliRunner
 
 import boxwright
-from boxwright.cli import app as cli
 from boxwright.cli import console
 from boxwright.cli.demo import FULL, QUICK
 from boxwright.cli.progress import BarListener, PlainListener, epoch_cells, make_listener, values_text
 from boxwright.engine.logs import counted_stage
-from boxwright.errors import BoxwrightError, ConfigError, DataError
+from boxwright.errors import ConfigError, DataError
 from boxwright.presets import PRESETS
 
 ANSWER_WITHIN = 0.5  # seconds that --help and version may take
 ATTEMPTS = 3  # the fastest counts: a first start may read files from the disk
-
-
-@pytest.fixture(autouse=True)
-def fresh_console():
-    """The console remembers the stream it was made for; each test has its own."""
-    console.out.cache_clear()
-    yield
-    console.out.cache_clear()
-
-
-@pytest.fixture
-def call(tmp_path, monkeypatch):
-    """Runs one command in an empty folder, as `main` does; gives (exit status, output)."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "160")
-
-    def run(*words):
-        result = CliRunner().invoke(cli.app, [str(word) for word in words])
-        if isinstance(result.exception, BoxwrightError):
-            return 1, f"{type(result.exception).__name__}: {result.exception}"
-        if result.exception is not None and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        return result.exit_code, result.output
-
-    return run
 
 
 def process(*words, code=None, **environment):

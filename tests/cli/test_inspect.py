@@ -9,40 +9,12 @@ import shutil
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 import boxwright as bw
-from boxwright.cli import app as cli
-from boxwright.cli import console
 from boxwright.data.synthetic import draw_dataset
-from boxwright.errors import BoxwrightError
 from boxwright.models.weights import read_metadata, read_state, save_weights
 
 QUICK = ("--set", "data.imgsz=64", "--device", "cpu")
-
-
-@pytest.fixture(autouse=True)
-def fresh_console():
-    console.out.cache_clear()
-    yield
-    console.out.cache_clear()
-
-
-@pytest.fixture
-def call(tmp_path, monkeypatch):
-    """Runs one command in an empty folder; gives (exit status, output)."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*words):
-        result = CliRunner().invoke(cli.app, [str(word) for word in words])
-        if isinstance(result.exception, BoxwrightError):
-            return 1, f"{type(result.exception).__name__}: {result.exception}"
-        if result.exception is not None and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        return result.exit_code, result.output
-
-    return run
 
 
 @pytest.fixture(scope="module")
