@@ -11,7 +11,11 @@ import numpy as np
 import pytest
 
 import boxwright as bw
+from boxwright.cli import console
+from boxwright.cli.inspect import _blocks, _print
 from boxwright.data.synthetic import draw_dataset
+from boxwright.inspector.explain import Stage
+from boxwright.inspector.table import Table
 from boxwright.models.weights import read_metadata, read_state, save_weights
 
 QUICK = ("--set", "data.imgsz=64", "--device", "cpu")
@@ -128,3 +132,30 @@ def test_explaining_asks_for_label_rows(call, data, tmp_path):
 
     assert status == 1
     assert "wrong.txt, line 1: expected class" in output
+
+
+def test_a_wide_table_is_printed_in_blocks_that_fit():
+    words = {"object": ["0", "1"], **{f"a long name {i}": ["0.1234", "0.5678"] for i in range(9)}}
+
+    blocks = _blocks(words, 60)
+
+    assert [block[0] for block in blocks] == ["object"] * 3
+    assert [name for block in blocks for name in block[1:]] == list(words)[1:]
+    assert all(sum(len(name) + 3 for name in block) <= 60 for block in blocks)
+    assert _blocks(words, 1000) == [list(words)]
+
+
+def test_values_stand_under_their_own_names(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    console.out.cache_clear()
+    columns = {"part": ["main"], "object": [7], "fate": ["lost"], "metric": [0.25], "a_longer_name": [3]}
+
+    _print(Stage("title", "sentence", Table(columns)), None)
+
+    console.out.cache_clear()
+    lines = [line.split() for line in capsys.readouterr().out.splitlines() if line.strip() and "─" not in line]
+    shown = [dict(zip(lines[i], lines[i + 1], strict=True)) for i in range(0, len(lines), 2)]
+    assert len(shown) == 2
+    assert {**shown[0], **shown[1]} == {
+        "part": "main", "object": "7", "fate": "lost", "metric": "0.2500", "a_longer_name": "3",
+    }  # fmt: skip

@@ -2,6 +2,7 @@
 # SPDX-FileCopyrightText: The boxwright authors
 """`boxwright inspect`: who pays which part of the loss, and why. `boxwright explain`: a loss, step by step."""
 
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -26,6 +27,7 @@ class Family(StrEnum):
 
 SMALLEST = {Family.YOLOV5: "yolov5n", Family.YOLOV8: "yolov8n", Family.RTDETR: "rtdetr-r18"}
 ROWS = 12  # rows of a table that `explain` prints
+KEYS = ("part", "class", "image", "object", "candidate", "term")  # columns that say which row it is
 WIDE = 16  # columns beyond which a table is turned on its side
 
 
@@ -147,7 +149,7 @@ def explain(
 
 
 def _print(stage: "Stage", most: int | None) -> None:
-    from boxwright.cli.console import say, show
+    from boxwright.cli.console import out, say, show
     from boxwright.cli.tables import table
 
     whole = stage.table if len(stage.table.columns) <= WIDE else stage.table.turned()
@@ -157,13 +159,33 @@ def _print(stage: "Stage", most: int | None) -> None:
         return
     numbers = [name for name, column in held.columns.items() if column.dtype.kind in "fiub"]
     text = [name for name in held.columns if name not in numbers]
-    grid = table("", text, numbers)
-    for row in held.rows():
-        grid.add_row(*[_number(row[name]) for name in text], *[_number(row[name]) for name in numbers])
-    show(grid)
-    left = len(whole) - len(held)
-    if left:
-        say(f"... {left} more rows; --all shows them")
+    words = {name: [_number(value) for value in held[name].tolist()] for name in (*text, *numbers)}
+    for names in _blocks(words, out().width):
+        left, right = ([name for name in part if name in names] for part in (text, numbers))
+        grid = table("", left, right)
+        for row in range(len(held)):
+            grid.add_row(*[words[name][row] for name in (*left, *right)])
+        show(grid)
+    more = len(whole) - len(held)
+    if more:
+        say(f"... {more} more rows; --all shows them")
+
+
+def _blocks(words: Mapping[str, Sequence[str]], width: int) -> list[list[str]]:
+    """Columns that fit beside each other; those that say which row it is stand in every block."""
+    room = {name: max(len(name), *map(len, column)) + 3 for name, column in words.items()}  # 3: between columns
+    keys = [name for name in words if name in KEYS] or list(words)[:1]
+    blocks, free = [list(keys)], width - sum(room[name] for name in keys)
+    left = free
+    for name in words:
+        if name in keys:
+            continue
+        if room[name] > left and len(blocks[-1]) > len(keys):
+            blocks.append(list(keys))
+            left = free
+        blocks[-1].append(name)
+        left -= room[name]
+    return blocks
 
 
 def _number(value: Any) -> str:
