@@ -184,16 +184,25 @@ def test_raw_is_what_stands_before_the_division_by_the_normalizer(name, calls):
             assert float(other / value) == pytest.approx(expected, rel=1e-6), (preds.label, label)
 
 
-def test_class_weights_are_part_of_who_pays(calls):
-    criterion, outputs, targets, progress = captured_first("detect_v8", calls)
-    classes = outputs.final.logits.shape[2]
-    term = criterion.rules["main"].terms["cls"]
-    heavy = replace(term, term=replace(term.term, class_weights=tuple(float(1 + i % 3) for i in range(classes))))
-    rule = replace(criterion.rules["main"], terms={**criterion.rules["main"].terms, "cls": heavy})
-    weighted = replace(criterion, rules={**criterion.rules, "main": rule})
+@pytest.mark.parametrize("mode", ["positive", "both"])
+@pytest.mark.parametrize("name", [name for name in ADAPTERS if name not in ("classify", "attributes")])
+def test_class_weights_are_part_of_who_pays(name, mode, calls):
+    criterion, outputs, targets, progress = captured_first(name, calls)
+    weights = tuple(float(2 + i % 3) for i in range(outputs.final.logits.shape[2]))
+
+    def heavier(weighted):
+        if not hasattr(weighted.term, "class_weights"):
+            return weighted
+        return replace(weighted, term=replace(weighted.term, class_weights=weights, weight_mode=mode))
+
+    rules = {
+        role: replace(rule, terms={key: heavier(weighted) for key, weighted in rule.terms.items()})
+        for role, rule in criterion.rules.items()
+    }
+    weighted = replace(criterion, rules=rules)
     expected = replace(weighted)(outputs, targets, progress)
 
     inspection = inspect(outputs, targets, weighted, progress=progress, gradients=False)
 
     check(expected, inspection)
-    assert expected.total.item() != pytest.approx(replace(criterion)(outputs, targets, progress).total.item(), rel=1e-3)
+    assert expected.total.item() != pytest.approx(replace(criterion)(outputs, targets, progress).total.item(), rel=1e-6)
