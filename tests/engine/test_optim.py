@@ -15,6 +15,7 @@ from boxwright.engine.optim import (
     Schedule,
     build_optimizer,
     choose_optimizer,
+    few_steps_message,
     parameter_groups,
     scaled_decay,
     schedule_factor,
@@ -226,3 +227,64 @@ def test_the_pace_of_the_backbone_follows_with_its_factor():
 def test_a_negative_factor_is_refused():
     with pytest.raises(ConfigError, match=r"train\.backbone_lr: expected a number at least 0, got -1"):
         TrainConfig(backbone_lr=-1.0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "steps"),
+    [
+        (
+            {"epochs": 10, "batches": 25, "warmup": 0, "batch": 16, "nominal_batch": 64},
+            62,
+        ),  # 250 batches, 4 a step, 2 left over
+        ({"epochs": 10, "batches": 25, "warmup": 0, "batch": 64, "nominal_batch": 64}, 250),
+        ({"epochs": 2, "batches": 4, "warmup": 8, "batch": 16, "nominal_batch": 64}, 4),  # after batches 1, 2, 4 and 7
+        ({"epochs": 10**9, "batches": 10**6}, 500),  # counted no further than asked
+    ],
+)
+def test_optimizer_steps_are_counted(changes, steps):
+    assert make_schedule(**changes).optimizer_steps(at_most=500) == steps
+
+
+def test_a_run_of_few_steps_is_told_what_to_change():
+    few = make_schedule(epochs=10, batches=25, warmup=0)
+
+    message = few_steps_message(few, images=400)
+
+    assert message == (
+        "this run takes only 62 optimizer steps (10 epochs of 400 images, 64 images a step); fresh weights need 300 "
+        "and more to find anything: use --batch 4 --set train.nominal_batch=4, or train longer (--epochs 96)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("schedule", "images", "remedy"),
+    [
+        ({"epochs": 40, "batches": 25}, 400, "use --set train.nominal_batch=16, or train longer (--epochs 96)"),
+        ({"epochs": 1, "batches": 7}, 100, "train longer (--epochs 384)"),  # no step is small enough
+        (
+            {"epochs": 20, "batches": 13},
+            205,
+            "use --batch 4 --set train.nominal_batch=4, or train longer (--epochs 188)",
+        ),
+    ],
+)
+def test_what_is_proposed_takes_enough_steps(schedule, images, remedy):
+    message = few_steps_message(make_schedule(warmup=0, **schedule), images)
+
+    assert message is not None
+    assert message.endswith(": " + remedy)
+    numbers = dict(zip(("--batch", "nominal"), (16, 64), strict=True))
+    for word, key in (("--batch ", "--batch"), ("nominal_batch=", "nominal")):
+        if word in remedy:
+            numbers[key] = int(remedy.partition(word)[2].split()[0].rstrip(","))
+    epochs = schedule["epochs"] if "--set" in remedy else int(remedy.partition("--epochs ")[2].rstrip(")"))
+    changed = make_schedule(
+        warmup=0, epochs=epochs, batches=-(-images // numbers["--batch"]), batch=numbers["--batch"],
+        nominal_batch=numbers["nominal"],
+    )  # fmt: skip
+    assert changed.optimizer_steps(at_most=600) >= 580
+    assert few_steps_message(changed, images) is None
+
+
+def test_runs_of_enough_steps_are_left_alone():
+    assert few_steps_message(make_schedule(epochs=300, batches=1, batch=16, nominal_batch=16), images=16) is None

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from boxwright.config import from_yaml, override
+from boxwright.engine.checkpoint import load_state
 from boxwright.engine.logs import Listener
 from boxwright.engine.recipe import Recipe
 from boxwright.engine.runfolder import free_folder
@@ -89,6 +90,13 @@ def test_metrics_table_has_losses_metrics_rate_and_speed_of_every_epoch(run):
         assert float(rows[0][name]) == pytest.approx(recorder.rows[0][name], rel=1e-4)
     parts = sum(float(rows[1][f"train/main/{name}"]) for name in ("box", "cls", "dfl"))
     assert float(rows[1]["train/total"]) == pytest.approx(parts, rel=1e-4)
+
+
+def test_the_warning_of_few_steps_counts_the_steps_that_were_taken(run):
+    result, recorder, _ = run
+    taken = load_state(result.folder / "state.pt")["ema"]["updates"]
+    (warning,) = [text for severity, text in recorder.messages if "optimizer steps" in text and severity == "warning"]
+    assert warning.startswith(f"this run takes only {taken} optimizer steps (2 epochs of 20 images, 16 images a step)")
 
 
 def test_losses_fall(tiny_recipe, tmp_path):

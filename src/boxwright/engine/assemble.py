@@ -19,7 +19,14 @@ from boxwright.data.sample import DatasetHeader, Records, Split
 from boxwright.engine.distributed import Ranks, wait_for_all
 from boxwright.engine.ema import Ema
 from boxwright.engine.logs import Listener, counted_stage
-from boxwright.engine.optim import Schedule, build_optimizer, choose_optimizer, scaled_decay, warmup_iterations
+from boxwright.engine.optim import (
+    Schedule,
+    build_optimizer,
+    choose_optimizer,
+    few_steps_message,
+    scaled_decay,
+    warmup_iterations,
+)
 from boxwright.engine.precision import Resolved, choose_precision, default_workers, gradient_scaler
 from boxwright.engine.recipe import Recipe
 from boxwright.engine.step import Stepper, StepSettings
@@ -322,23 +329,27 @@ def _stepper(
     if warmup:
         cap = " (capped at half of the run)" if warmup == batches * config.epochs // 2 else ""
         listener.message(f"warm-up: {warmup} of {batches * config.epochs} iterations{cap}")
+    schedule = Schedule(
+        epochs=config.epochs,
+        batches=batches,
+        batch=config.batch,
+        nominal_batch=config.nominal_batch,
+        lr0=choice.lr0,
+        lrf=config.lrf,
+        shape=config.schedule,
+        warmup=warmup,
+        warmup_bias_lr=choice.warmup_bias_lr,
+        warmup_momentum=config.warmup_momentum,
+        momentum=choice.momentum,
+    )
+    few = few_steps_message(schedule, images)
+    if few is not None:
+        listener.message(few, "warning")
     return Stepper(
         model,
         recipe.criterion,
         build_optimizer(model, choice, decay, config.backbone_lr),
-        Schedule(
-            epochs=config.epochs,
-            batches=batches,
-            batch=config.batch,
-            nominal_batch=config.nominal_batch,
-            lr0=choice.lr0,
-            lrf=config.lrf,
-            shape=config.schedule,
-            warmup=warmup,
-            warmup_bias_lr=choice.warmup_bias_lr,
-            warmup_momentum=config.warmup_momentum,
-            momentum=choice.momentum,
-        ),
+        schedule,
         Ema(model, config.ema_decay, config.ema_warmup),
         gradient_scaler(precision),
         StepSettings(

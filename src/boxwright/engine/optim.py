@@ -38,6 +38,11 @@ _NORMS = (
     nn.LocalResponseNorm,
     *([nn.RMSNorm] if hasattr(nn, "RMSNorm") else []),
 )
+FEW_STEPS = (
+    300  # a run of fewer optimizer steps is warned about: from fresh weights it ends near zero (docs/accuracy.md)
+)
+ENOUGH_STEPS = 600  # what the warning aims at
+_STEP_SIZES = (64, 32, 16, 8, 4)  # images, what the warning proposes
 _GROUPS = 3  # biases, weights, norms
 _SWITCH_TO_SGD = 10_000  # iterations: longer runs of the automatic rule use SGD
 
@@ -193,6 +198,41 @@ class Schedule:
             momentum=_between(self.warmup_momentum, self.momentum, share),
             accumulate=max(1, round(_between(1.0, self.nominal_batch / self.batch, share))),
         )
+
+    def optimizer_steps(self, at_most: int) -> int:
+        """How many optimizer steps the run takes, counted no further than `at_most`."""
+        steps, last = 0, -1
+        for iteration in range(self.epochs * self.batches):
+            if steps == at_most:
+                break
+            if iteration - last >= self.at(iteration).accumulate:  # the rule of `Stepper.run`
+                steps, last = steps + 1, iteration
+        return steps
+
+
+def few_steps_message(schedule: Schedule, images: int) -> str | None:
+    """What to change in a run of so few optimizer steps that fresh weights learn next to nothing; None for longer runs.
+
+    Args:
+        schedule: of the whole run.
+        images: of the training split.
+    """
+    steps = schedule.optimizer_steps(at_most=FEW_STEPS)
+    if steps >= FEW_STEPS:
+        return None
+    seen, step = images * schedule.epochs, max(schedule.batch, schedule.nominal_batch)
+    smaller = next((size for size in _STEP_SIZES if size < step and seen // size >= ENOUGH_STEPS), None)
+    epochs = -(-ENOUGH_STEPS * step // images)
+    if smaller is None:
+        remedy = f"train longer (--epochs {epochs})"
+    elif smaller < schedule.batch:
+        remedy = f"use --batch {smaller} --set train.nominal_batch={smaller}, or train longer (--epochs {epochs})"
+    else:
+        remedy = f"use --set train.nominal_batch={smaller}, or train longer (--epochs {epochs})"
+    return (
+        f"this run takes only {steps} optimizer steps ({schedule.epochs} epochs of {images} images, {step} images a "
+        f"step); fresh weights need {FEW_STEPS} and more to find anything: {remedy}"
+    )
 
 
 def set_pace(optimizer: Optimizer, pace: Pace) -> None:
