@@ -17,10 +17,10 @@ from boxwright.engine.logs import Listener, stage
 from boxwright.engine.recipe import Recipe
 from boxwright.errors import ConfigError, DataError
 from boxwright.inspector.audit.errors_ranked import LEAST, Found, LabelError, errors_of_image, ranked
+from boxwright.inspector.audit.labels import SplitLabels
 from boxwright.inspector.audit.learnable import CellRule, PriorRule, QueryRule, Rule, Setting
 from boxwright.inspector.audit.result import Audit
 from boxwright.inspector.audit.run import audit_and_records
-from boxwright.inspector.audit.scene import SplitLabels
 from boxwright.losses.assign.anchor_ratio import AnchorRatio
 from boxwright.losses.assign.hungarian import Hungarian
 from boxwright.losses.assign.task_aligned import TaskAligned

@@ -3,12 +3,12 @@
 """The tables of an inspection, column by column. Losses are gain-weighted and scaled, lengths are network pixels."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from boxwright.inspector.part import Part
 from boxwright.inspector.table import Table, join_tables
 from boxwright.ops.decode import Distance, Oriented
 from boxwright.ops.distances import encode_distances, encode_rotated, expected_distance
@@ -17,15 +17,12 @@ from boxwright.ops.probiou import paired_probiou
 from boxwright.ops.scores import class_probabilities
 from boxwright.structures import Assignment, ImageTargets, LossBreakdown, Predictions, Targets, at_least_float32
 
-if TYPE_CHECKING:
-    from boxwright.inspector.probe import Part
-
 SMALL, MEDIUM = 32.0, 96.0  # px, COCO's limits of the side sqrt(w h)
 CLIP_SLACK = 0.01  # bins; a distance this near to the last bin cannot be told from one beyond it
 SIDES = ("left", "top", "right", "bottom")
 
 
-def term_table(parts: Sequence["Part"], breakdown: LossBreakdown, lengths: Mapping[str, float]) -> Table:
+def term_table(parts: Sequence[Part], breakdown: LossBreakdown, lengths: Mapping[str, float]) -> Table:
     """One row per item: gain, value in normalised units, and the loss by who pays it."""
     scale, rows = float(breakdown.scale), []
     for part in parts:
@@ -57,7 +54,7 @@ def term_table(parts: Sequence["Part"], breakdown: LossBreakdown, lengths: Mappi
 
 
 def object_table(
-    parts: Sequence["Part"], targets: Targets, scale: float, names: Sequence[str], paths: Sequence[str]
+    parts: Sequence[Part], targets: Targets, scale: float, names: Sequence[str], paths: Sequence[str]
 ) -> Table:
     """One row per valid slot."""
     image, slot = targets.valid.nonzero(as_tuple=True)
@@ -82,7 +79,7 @@ def object_table(
     return Table({**columns, **items})
 
 
-def share_table(parts: Sequence["Part"], targets: Targets, scale: float, names: Sequence[str]) -> Table:
+def share_table(parts: Sequence[Part], targets: Targets, scale: float, names: Sequence[str]) -> Table:
     """One row per object and item that it pays for.
 
     `raw` is before the division by the assignment's normalizer (terms that divide by a count of their own keep that),
@@ -100,7 +97,7 @@ def share_table(parts: Sequence["Part"], targets: Targets, scale: float, names: 
 
 
 def pair_table(
-    parts: Sequence["Part"], targets: Targets, scale: float, names: Sequence[str], paths: Sequence[str]
+    parts: Sequence[Part], targets: Targets, scale: float, names: Sequence[str], paths: Sequence[str]
 ) -> Table:
     """One row per matched pair of every prediction."""
     tables = [_pairs_of(part, targets, scale, names, paths) for part in parts if part.shares]
@@ -108,7 +105,7 @@ def pair_table(
 
 
 def background_table(
-    parts: Sequence["Part"],
+    parts: Sequence[Part],
     targets: Targets,
     scale: float,
     names: Sequence[str],
@@ -128,7 +125,7 @@ def background_table(
     return join_tables(tables).by("loss").head(worst)
 
 
-def image_table(parts: Sequence["Part"], targets: Targets, scale: float, paths: Sequence[str]) -> Table:
+def image_table(parts: Sequence[Part], targets: Targets, scale: float, paths: Sequence[str]) -> Table:
     """One row per image: objects, and what they, the background and the image as a whole pay."""
     held = {
         kind: sum(
@@ -203,7 +200,7 @@ def whole_image_tables(
 # -- pairs ---------------------------------------------------------------------------------------------------------
 
 
-def _pairs_of(part: "Part", targets: Targets, scale: float, names: Sequence[str], paths: Sequence[str]) -> Table:
+def _pairs_of(part: Part, targets: Targets, scale: float, names: Sequence[str], paths: Sequence[str]) -> Table:
     preds, pairs = part.preds, part.pairs
     rows = pairs.valid.nonzero()[:, 0]
     image, anchor, slot = pairs.image[rows], pairs.anchor[rows], pairs.target[rows]
@@ -288,7 +285,7 @@ def place_columns(preds: Predictions, anchor: Tensor) -> dict[str, np.ndarray]:
 # -- background ----------------------------------------------------------------------------------------------------
 
 
-def _background_cost(part: "Part", scale: float) -> Tensor | None:
+def _background_cost(part: Part, scale: float) -> Tensor | None:
     """(B, A) what every unmatched candidate pays over all items."""
     cost: Tensor | None = None
     for share in part.shares.values():
@@ -299,7 +296,7 @@ def _background_cost(part: "Part", scale: float) -> Tensor | None:
 
 
 def _worst_of(
-    part: "Part", cost: Tensor, place: Tensor, targets: Targets, names: Sequence[str], paths: Sequence[str]
+    part: Part, cost: Tensor, place: Tensor, targets: Targets, names: Sequence[str], paths: Sequence[str]
 ) -> Table:
     preds, value = part.preds, cost.flatten()[place]
     image, anchor = torch.div(place, cost.shape[1], rounding_mode="floor"), place % cost.shape[1]
@@ -364,7 +361,7 @@ def _nearest_columns(
 
 
 def _level_columns(
-    part: "Part", targets: Targets, image: Tensor, slot: Tensor, *, only: bool
+    part: Part, targets: Targets, image: Tensor, slot: Tensor, *, only: bool
 ) -> dict[str, np.ndarray | list[str]]:
     """Cells whose centre lies inside each object and its positives, by stride; queries have positives only."""
     preds = part.preds
@@ -399,7 +396,7 @@ def _count(pairs: Assignment, rows: Tensor, targets: Targets) -> Tensor:
     return counts[: batch * slots].view(batch, slots)
 
 
-def _positives(parts: Sequence["Part"], targets: Targets, image: Tensor, slot: Tensor) -> np.ndarray:
+def _positives(parts: Sequence[Part], targets: Targets, image: Tensor, slot: Tensor) -> np.ndarray:
     """Pairs of each object over all predictions."""
     counts = torch.zeros_like(targets.labels)
     for part in parts:
@@ -407,7 +404,7 @@ def _positives(parts: Sequence["Part"], targets: Targets, image: Tensor, slot: T
     return host(counts[image, slot])
 
 
-def _object_gradients(parts: Sequence["Part"], targets: Targets, image: Tensor, slot: Tensor) -> np.ndarray:
+def _object_gradients(parts: Sequence[Part], targets: Targets, image: Tensor, slot: Tensor) -> np.ndarray:
     """Length of the gradient that reaches all candidates of each object together."""
     batch, slots = targets.labels.shape
     squares = torch.zeros(batch * max(slots, 1), dtype=torch.float64, device=image.device)

@@ -3,20 +3,17 @@
 """Why candidates became positives or not, as tables."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from boxwright.inspector.columns import class_columns, host, path_column, place_columns
+from boxwright.inspector.part import Part
 from boxwright.inspector.table import Table, join_tables
 from boxwright.losses.assign.trace import FATES, Trace, code_of
 from boxwright.structures import Targets
 
-if TYPE_CHECKING:
-    from boxwright.inspector.probe import Part
-
-Traces = Sequence[tuple["Part", Trace]]
+Traces = Sequence[tuple[Part, Trace]]
 
 
 def candidate_table(traces: Traces, targets: Targets, names: Sequence[str], paths: Sequence[str], shown: int) -> Table:
@@ -38,7 +35,7 @@ def fate_columns(traces: Traces, targets: Targets) -> dict[str, np.ndarray]:
 
 
 def _candidates_of(
-    part: "Part", trace: Trace, targets: Targets, names: Sequence[str], paths: Sequence[str], shown: int
+    part: Part, trace: Trace, targets: Targets, names: Sequence[str], paths: Sequence[str], shown: int
 ) -> Table:
     told = (trace.rank < shown) | (trace.fate == code_of("positive")) | (trace.fate == code_of("lost"))
     rows = told.nonzero()[:, 0]

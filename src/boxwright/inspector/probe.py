@@ -22,18 +22,17 @@ from boxwright.inspector.columns import (
 )
 from boxwright.inspector.fates import candidate_table, fate_columns
 from boxwright.inspector.leaves import Leaves, RowGradients, with_leaves
-from boxwright.inspector.shares import Shares, shares_of
+from boxwright.inspector.part import Part
+from boxwright.inspector.shares import shares_of
 from boxwright.inspector.table import Table
 from boxwright.losses.assign.trace import trace_of
 from boxwright.losses.criterion import Criterion
 from boxwright.losses.image_level import ImageCriterion
 from boxwright.structures import (
-    Assignment,
     ImageOutputs,
     ImageTargets,
     LossBreakdown,
     Outputs,
-    Predictions,
     Targets,
 )
 
@@ -62,17 +61,6 @@ class Inspection:
     # One row per object and item of the loss: its share in raw, normalised and gain-weighted units.
     shares: Table = field(default_factory=lambda: Table({}))
     faults: tuple[Fault, ...] = ()  # terms with contributions that are not finite
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """One prediction of a batch and what the criterion made of it."""
-
-    label: str  # "main", "decoder3"
-    preds: Predictions
-    pairs: Assignment
-    shares: Mapping[str, Shares]  # by full item name, "main/box"
-    gradients: Tensor | None  # (P,) length of the total's gradient at the candidate of every pair
 
 
 def inspect(

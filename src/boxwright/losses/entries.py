@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from boxwright.losses.functional import SATURATED, class_chunks, power, sum_of_softplus
+from boxwright.losses.softplus import SATURATED, class_chunks, power, sum_of_softplus
 from boxwright.ops.rows import empty_in_memory_order
 from boxwright.structures import at_least_float32
 

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from boxwright.losses.functional import sum_of_softplus
+from boxwright.losses.softplus import sum_of_softplus
 from boxwright.ops.chunks import pieces
 
 CACHE_ENTRIES = 1 << 17  # logits worked on at once: with what is made of them they stay in a core's own cache

@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from boxwright.losses.functional import SATURATED, sum_of_softplus
 from boxwright.losses.mask_tiles import tiled_mask_sums as tiled_mask_sums
+from boxwright.losses.softplus import SATURATED, sum_of_softplus
 from boxwright.ops.rows import fill_zero_, readable
 
 FEW_ELEMENTS = 1 << 16  # of an object's mask logits: below this the number of operations counts, not their size

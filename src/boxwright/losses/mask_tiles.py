@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from boxwright.losses.functional import SATURATED
+from boxwright.losses.softplus import SATURATED
 from boxwright.ops.rows import fill_zero_
 
 TILE_ROWS = 32  # pairs of one image that share one copy of its prototypes

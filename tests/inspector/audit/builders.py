@@ -9,9 +9,10 @@ import numpy as np
 
 from boxwright.data.policy import ImagePolicy
 from boxwright.inspector.audit.images import look_at
+from boxwright.inspector.audit.labels import SplitLabels
 from boxwright.inspector.audit.learnable import CellRule, Setting, learnable
 from boxwright.inspector.audit.pairs import close_pairs
-from boxwright.inspector.audit.scene import Audited, SplitLabels
+from boxwright.inspector.audit.scene import Audited
 
 POLICY = ImagePolicy()
 

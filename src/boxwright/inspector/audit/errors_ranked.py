@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from boxwright.data.sample import Split
-from boxwright.inspector.audit.scene import SplitLabels
+from boxwright.inspector.audit.labels import SplitLabels
 from boxwright.inspector.table import Table
 
 ErrorKind = Literal["overlooked", "swapped", "badly placed"]

@@ -9,7 +9,8 @@ import numpy as np
 
 from boxwright.inspector.audit.images import across, joined, near_duplicates, same_bytes
 from boxwright.inspector.audit.label_checks import group_spots
-from boxwright.inspector.audit.scene import SHOWN, Audited, Hit, Spot, counted, image_spots, share
+from boxwright.inspector.audit.labels import Spot
+from boxwright.inspector.audit.scene import SHOWN, Audited, Hit, counted, image_spots, share
 
 FLAT = 2.0  # grey levels; an image with a smaller standard deviation shows nothing
 SMALL = 4  # times that an image is enlarged

@@ -8,17 +8,8 @@ from functools import partial
 import numpy as np
 
 from boxwright.data.sample import Split
-from boxwright.inspector.audit.scene import (
-    SHOWN,
-    Audited,
-    Hit,
-    SplitLabels,
-    Spot,
-    counted,
-    image_spots,
-    object_spots,
-    share,
-)
+from boxwright.inspector.audit.labels import SplitLabels, Spot
+from boxwright.inspector.audit.scene import SHOWN, Audited, Hit, counted, image_spots, object_spots, share
 
 HUGE = 0.95  # of the image's area
 TINY = 3.0  # px of its own image; a shorter side is more often a slip of the mouse than an object

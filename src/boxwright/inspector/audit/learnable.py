@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from boxwright.data.autoanchor import AnchorReport, Anchors, check_anchors
-from boxwright.inspector.audit.scene import SplitLabels
+from boxwright.inspector.audit.labels import SplitLabels
 from boxwright.inspector.table import Table
 
 BORDER = 1e-9  # px; a centre on the border of an axis-aligned box is outside, as in `ops.strips`

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from boxwright.inspector.audit.scene import SplitLabels
+from boxwright.inspector.audit.labels import SplitLabels
 
 OVERLAP = 0.9  # above it two boxes mean the same thing
 CORNERS_APART = 0.15  # of an object's size; farther apart, two oriented objects only share their enclosing box

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from boxwright.data.sample import DatasetHeader, Report, Severity, Split
+from boxwright.inspector.audit.labels import SplitLabels
 from boxwright.inspector.audit.learnable import Learnable, by_class_and_size
-from boxwright.inspector.audit.scene import Finding, SplitLabels
+from boxwright.inspector.audit.scene import Finding
 from boxwright.inspector.table import Table, join_tables
 from boxwright.losses.balance import InverseFrequency, LogFrequency, PowerFrequency
 

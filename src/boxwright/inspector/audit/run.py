@@ -16,11 +16,12 @@ from boxwright.data.sample import DatasetHeader, Problem, Records, Split
 from boxwright.errors import DataError
 from boxwright.inspector.audit.checks import run_checks
 from boxwright.inspector.audit.images import look_at
+from boxwright.inspector.audit.labels import SplitLabels
 from boxwright.inspector.audit.learnable import Setting, learnable
 from boxwright.inspector.audit.pairs import close_pairs
 from boxwright.inspector.audit.readers import findings_of
 from boxwright.inspector.audit.result import Audit, worst_first
-from boxwright.inspector.audit.scene import Audited, RowKinds, SplitLabels
+from boxwright.inspector.audit.scene import Audited, RowKinds
 
 Progress = Callable[[str, int, int], None]  # stage, done, total
 ROW_FILES = 500  # label files whose rows are looked at, evenly spread

@@ -7,16 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from boxwright.data.sample import Severity, Split
+from boxwright.inspector.audit.labels import SplitLabels
 from boxwright.inspector.audit.learnable import CellRule, Learnable, Remedy, size_words, sizes_of
-from boxwright.inspector.audit.scene import (
-    Audited,
-    Hit,
-    SplitLabels,
-    counted,
-    image_spots,
-    object_spots,
-    share,
-)
+from boxwright.inspector.audit.scene import Audited, Hit, counted, image_spots, object_spots, share
 
 RARE = 20  # objects of the train split; with fewer a class is hardly learned
 UNEVEN = 10.0  # times that the most frequent class has the objects of another

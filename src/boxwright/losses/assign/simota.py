@@ -13,7 +13,7 @@ from boxwright.errors import ConfigError
 from boxwright.losses.assign.around_centres import Objects, cells_of_level, decoded_boxes, within, won_pairs
 from boxwright.losses.assign.trace import Trace, build_trace, code_of
 from boxwright.losses.entries import Background, background_and_entries
-from boxwright.losses.functional import class_chunks
+from boxwright.losses.softplus import class_chunks
 from boxwright.ops.candidates import BORDER
 from boxwright.ops.collective import sum_over_ranks
 from boxwright.ops.objects import with_objects

@@ -18,7 +18,7 @@ from boxwright.losses.assign.mask_fit import MaskFit
 from boxwright.losses.assign.scene import AssignOverlap, Scene
 from boxwright.losses.assign.topk import among_best, by_object_then_best, expand
 from boxwright.losses.assign.trace import Trace, build_trace, code_of, nearest_cells
-from boxwright.losses.functional import power
+from boxwright.losses.softplus import power
 from boxwright.ops.candidates import RUN_CELLS, LayoutRules, check_candidates, lay_out_candidates
 from boxwright.ops.collective import sum_over_ranks
 from boxwright.ops.rows import readable
