@@ -20,7 +20,7 @@ import bench_criteria
 from bench_criteria import ANCHORS, FAMILIES, SIDE, STRIDES, Question, Scene, Step
 from boxwright import api
 from boxwright.api_inspect import every
-from boxwright.data.synthetic import draw_dataset
+from boxwright.drawn.synthetic import draw_dataset
 from boxwright.inspector.probe import inspect
 from boxwright.losses import Criterion, yolov5_grid
 from boxwright.structures import Outputs, Targets

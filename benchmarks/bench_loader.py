@@ -16,10 +16,10 @@ import cv2
 import torch
 
 import harness
-from boxwright.data.augment.pipeline import AugmentConfig
-from boxwright.data.dataset import DataConfig, read_split
-from boxwright.data.formats import open_dataset
-from boxwright.data.loader import train_loader
+from boxwright.datasets.dataset import DataConfig, read_split
+from boxwright.datasets.formats import open_dataset
+from boxwright.loading.augment.pipeline import AugmentConfig
+from boxwright.loading.loader import train_loader
 
 BATCH = 16
 

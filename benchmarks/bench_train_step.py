@@ -20,12 +20,12 @@ import torch
 from torch import Tensor
 
 from boxwright.config import override
-from boxwright.data.collate import Batch
 from boxwright.engine.distributed import Ranks
 from boxwright.engine.ema import Ema
 from boxwright.engine.optim import Schedule, build_optimizer, choose_optimizer, scaled_decay
 from boxwright.engine.precision import autocast, gradient_scaler
 from boxwright.engine.step import Stepper, StepSettings, to_network
+from boxwright.loading.collate import Batch
 from boxwright.ops.boxes import cxcywh_to_xyxy
 from boxwright.presets import preset
 from boxwright.structures import Targets

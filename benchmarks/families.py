@@ -33,14 +33,14 @@ from torch import nn
 
 from boxwright import api
 from boxwright.config import to_yaml
-from boxwright.data.synthetic import draw_dataset
+from boxwright.drawn.synthetic import draw_dataset
 from boxwright.engine.assemble import Parts, assemble
 from boxwright.engine.distributed import Ranks
-from boxwright.engine.export import ExportSettings
 from boxwright.engine.logs import Listener
 from boxwright.engine.recipe import Recipe
-from boxwright.engine.verify import drawn_images
 from boxwright.errors import BoxwrightError
+from boxwright.export.export import ExportSettings
+from boxwright.export.verify import drawn_images
 from boxwright.models.weights import load_weights, save_weights
 from boxwright.presets import SUFFIXES, preset
 from boxwright.results import Classification, Detections

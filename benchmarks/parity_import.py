@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from boxwright.engine.importing import Imported, import_checkpoint
+from boxwright.foreign.importing import Imported, import_checkpoint
 from boxwright.models.network import Network
 from boxwright.models.weights import load_weights
 from boxwright.ops.boxes import cxcywh_to_xyxy

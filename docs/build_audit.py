@@ -9,8 +9,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from boxwright.inspector.audit.checks import CHECKS
-from boxwright.inspector.audit.scene import GROUPS, Check
+from boxwright.auditor.checks import CHECKS
+from boxwright.auditor.scene import GROUPS, Check
 
 PAGE = Path(__file__).parent / "audit.md"
 BEGIN, END = "<!-- Checks: made by docs/build_audit.py, `make docs` -->", "<!-- End of checks -->"

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from boxwright import viz
-from boxwright.data.collate import TargetLayout, truth_of
-from boxwright.data.drawn_shapes import ATTRIBUTES, FIGURE, STYLES
-from boxwright.data.sample import Record
-from boxwright.data.synthetic import draw_scene
+from boxwright.datasets.sample import Record
+from boxwright.drawn.drawn_shapes import ATTRIBUTES, FIGURE, STYLES
+from boxwright.drawn.synthetic import draw_scene
+from boxwright.loading.collate import TargetLayout, truth_of
 from boxwright.presets import families, preset
 from boxwright.vocabulary import TASK_NAMES, TaskName
 

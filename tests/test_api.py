@@ -11,13 +11,13 @@ import torch
 
 import boxwright as bw
 from boxwright.config import replace
-from boxwright.data.dataset import read_split
-from boxwright.data.formats import open_dataset
-from boxwright.data.images import read_image
-from boxwright.data.loader import val_loader
-from boxwright.data.synthetic import draw_dataset
+from boxwright.datasets.dataset import read_split
+from boxwright.datasets.formats import open_dataset
+from boxwright.datasets.images import read_image
+from boxwright.drawn.synthetic import draw_dataset
 from boxwright.engine.logs import Listener
 from boxwright.errors import CheckpointError, ConfigError, DataError
+from boxwright.loading.loader import val_loader
 from boxwright.models.weights import read_metadata, read_state, save_weights
 
 QUICK = {"imgsz": 64, "batch": 4, "workers": 0, "precision": "fp32", "plots": False}

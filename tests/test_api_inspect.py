@@ -10,7 +10,7 @@ import torch
 
 import boxwright as bw
 from boxwright.api_inspect import every
-from boxwright.data.synthetic import NAMES, draw_dataset
+from boxwright.drawn.synthetic import NAMES, draw_dataset
 from boxwright.engine.logs import Listener
 from boxwright.errors import ConfigError, DataError
 
@@ -47,9 +47,9 @@ def test_the_same_preset_starts_from_the_same_weights(data, fresh):
 
 def test_the_loss_is_that_of_a_direct_call(data, fresh):
     """One image, by hand: network, letterboxed pixels, labels, criterion."""
-    from boxwright.data.dataset import read_split
-    from boxwright.data.formats import open_dataset
-    from boxwright.data.loader import val_loader
+    from boxwright.datasets.dataset import read_split
+    from boxwright.datasets.formats import open_dataset
+    from boxwright.loading.loader import val_loader
 
     recipe = bw.recipe("yolov8n", data=data, settings=QUICK)
     torch.manual_seed(recipe.train.seed)

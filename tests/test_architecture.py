@@ -39,7 +39,7 @@ DOORS = {
     "__init__": BELOW_ENGINE | {"engine", "presets", "api", "api_audit", "api_inspect", "inspector"},
 }
 # Data that several rooms share; it computes nothing.
-SHARED_FILES = {"boxwright.data.sample": {"tasks", "evaluation"}}
+SHARED_FILES = {"boxwright.datasets.sample": {"tasks", "evaluation"}}
 
 NEVER_IMPORTED = {"ultralytics", "torchvision", "timm", "pickle", "requests", "urllib", "socket"}
 NO_TORCH = (  # what `boxwright check` is made of
@@ -48,11 +48,11 @@ NO_TORCH = (  # what `boxwright check` is made of
     "boxwright.errors",
     "boxwright.cli.app",
     "boxwright.data",
-    "boxwright.data.checks",
-    "boxwright.data.dataset",
-    "boxwright.data.formats",
-    "boxwright.data.images",
-    "boxwright.data.sample",
+    "boxwright.datasets.checks",
+    "boxwright.datasets.dataset",
+    "boxwright.datasets.formats",
+    "boxwright.datasets.images",
+    "boxwright.datasets.sample",
     "boxwright.engine.logs",
     "boxwright.evaluation.config",
     "boxwright.ops.letterbox",
@@ -200,7 +200,7 @@ def test_every_listed_component_says_what_it_is_and_where_it_comes_from():
 
 
 def test_every_format_has_a_test():
-    from boxwright.data.formats import FORMATS
+    from boxwright.datasets.formats import FORMATS
 
     names = [getattr(reader, "name", getattr(reader, "__name__", "")).rpartition(".")[2] for reader in FORMATS]
     assert names

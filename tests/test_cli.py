@@ -36,7 +36,7 @@ def process(*words, code=None, **environment):
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory):
-    from boxwright.data.synthetic import draw_dataset
+    from boxwright.drawn.synthetic import draw_dataset
 
     return draw_dataset(tmp_path_factory.mktemp("data") / "scenes", train=6, val=2, imgsz=96, seed=1)
 
@@ -393,7 +393,7 @@ def test_the_log_of_the_package_goes_to_stderr(capsys):
     logger.handlers.clear()
     try:
         console.log_to_console()
-        logging.getLogger("boxwright.data").warning("a [b] is odd")
+        logging.getLogger("boxwright.datasets").warning("a [b] is odd")
         assert capsys.readouterr().err == "a [b] is odd\n"
     finally:
         logger.handlers[:], logger.propagate, level = before

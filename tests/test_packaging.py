@@ -38,7 +38,7 @@ def wheel(tmp_path_factory):
 def test_the_wheel_holds_the_whole_package_and_nothing_else(wheel):
     files = {name for name in wheel.namelist() if not name.split("/")[0].endswith(".dist-info")}
     sources = {str(path.relative_to(ROOT / "src")) for path in (ROOT / "src").rglob("*.py")}
-    assets = {f"boxwright/inspector/assets/report.{kind}" for kind in ("html", "css", "js")}
+    assets = {f"boxwright/reports/assets/report.{kind}" for kind in ("html", "css", "js")}
     assert files == sources | assets | {"boxwright/py.typed"}
     assert sum(info.file_size for info in wheel.infolist()) < LARGEST
 

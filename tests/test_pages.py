@@ -14,9 +14,9 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from boxwright.data.formats import FORMATS, open_dataset
-from boxwright.data.formats.yolo_row import RowRules, parse_row
-from boxwright.data.policy import DataConfig
+from boxwright.datasets.formats import FORMATS, open_dataset
+from boxwright.datasets.formats.yolo_row import RowRules, parse_row
+from boxwright.datasets.policy import DataConfig
 from boxwright.presets import PRESETS, preset
 from boxwright.vocabulary import TASK_NAMES
 

@@ -65,8 +65,8 @@ def test_the_first_python_block_has_about_ten_lines():
 PREPARE = """
 import re, torch
 from pathlib import Path
-from boxwright.models.foreign.naming import layer_prefixes, published_keys
-from boxwright.models.foreign.yolo import RULES
+from boxwright.foreign.naming import layer_prefixes, published_keys
+from boxwright.foreign.yolo import RULES
 from boxwright.presets import preset
 
 page = Path({page!r}).read_text(encoding="utf-8")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from boxwright.data.formats.rle import decode_rle
+from boxwright.datasets.formats.rle import decode_rle
 from boxwright.results import Classification, Detections, InstanceMask
 from boxwright.vocabulary import AttributeSpec, KeypointSpec
 

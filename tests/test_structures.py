@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from boxwright.errors import ShapeError
-from boxwright.ops.candidates import lay_out_candidates
+from boxwright.losses.layout.candidates import lay_out_candidates
 from boxwright.ops.decode import Distance
 from boxwright.ops.grid import grid_for_image
 from boxwright.results import Detections

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from boxwright.data.synthetic import Scene, draw_scene
+from boxwright.drawn.synthetic import Scene, draw_scene
 from boxwright.losses import Outputs, Predictions, Targets, from_detr_stacks, from_yolov5_maps, targets_from_rows
 from boxwright.ops.boxes import xyxy_to_cxcywh
 from boxwright.ops.decode import Distance
@@ -18,7 +18,7 @@ SIDE, STRIDES, CLASSES = 160, (8, 16, 32), 4
 SEED, INDEX = 7, 0
 ANCHORS = [[(10, 13), (16, 30), (33, 23)], [(30, 61), (62, 45), (59, 119)], [(116, 90), (156, 198), (373, 326)]]  # px
 SCENE_TEXT = (
-    "The scene is drawn by `boxwright.data.synthetic`; the predictions are made up: every cell's box is the true box "
+    "The scene is drawn by `boxwright.drawn.synthetic`; the predictions are made up: every cell's box is the true box "
     "of the smallest object around its centre with some noise, its score falls with the distance from the object's "
     "centre."
 )

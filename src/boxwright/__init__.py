@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from boxwright.inspector.findings import findings_of as findings_of
     from boxwright.inspector.probe import Inspection as Inspection
     from boxwright.inspector.probe import inspect as inspect
-    from boxwright.inspector.report import write_report as write_report
     from boxwright.losses.criterion import Criterion as Criterion
     from boxwright.presets import PRESETS as PRESETS
+    from boxwright.reports.report import write_report as write_report
     from boxwright.results import Detections as Detections
     from boxwright.structures import Assignment as Assignment
     from boxwright.structures import LossBreakdown as LossBreakdown
@@ -51,7 +51,7 @@ _HOMES = {
     "inspect_data": "api_inspect",
     "explain_image": "api_inspect",
     "findings_of": "inspector.findings",
-    "write_report": "inspector.report",
+    "write_report": "reports.report",
     "Inspection": "inspector.probe",
     "audit": "api_audit",
     "Model": "api",

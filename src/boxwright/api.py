@@ -14,29 +14,29 @@ import numpy as np
 from jaxtyping import UInt8
 
 from boxwright.config import from_yaml, override, suggest
-from boxwright.data.collate import Batch
-from boxwright.data.dataset import read_split
-from boxwright.data.formats import DATASETS, open_dataset
-from boxwright.data.formats.listing import IMAGE_SUFFIXES
-from boxwright.data.loader import val_loader
-from boxwright.data.sample import DatasetHeader, Split
+from boxwright.datasets.dataset import read_split
+from boxwright.datasets.formats import DATASETS, open_dataset
+from boxwright.datasets.formats.listing import IMAGE_SUFFIXES
+from boxwright.datasets.sample import DatasetHeader, Split
 from boxwright.engine.assemble import expect_labels
-from boxwright.engine.export import SUFFIXES, ExportSettings
-from boxwright.engine.export import export as write_export
-from boxwright.engine.importing import Imported
-from boxwright.engine.importing import import_checkpoint as run_import
 from boxwright.engine.logs import Listener, counted_stage
 from boxwright.engine.precision import choose_device, default_workers
 from boxwright.engine.predictor import Predictor
 from boxwright.engine.recipe import AnyCriterion, Recipe
 from boxwright.engine.runfolder import free_folder
-from boxwright.engine.runtime import ExportedModel, is_exported, load_exported
 from boxwright.engine.trainer import EpochView, Trainer
 from boxwright.engine.validator import Validation
 from boxwright.engine.validator import validate as run_validation
-from boxwright.engine.verify import DRAWN, Difference, compare, drawn_images
 from boxwright.errors import CheckpointError, ConfigError
 from boxwright.evaluation.result import EvaluationResult
+from boxwright.export.export import SUFFIXES, ExportSettings
+from boxwright.export.export import export as write_export
+from boxwright.export.runtime import ExportedModel, is_exported, load_exported
+from boxwright.export.verify import DRAWN, Difference, compare, drawn_images
+from boxwright.foreign.importing import Imported
+from boxwright.foreign.importing import import_checkpoint as run_import
+from boxwright.loading.collate import Batch
+from boxwright.loading.loader import val_loader
 from boxwright.models.weights import load_weights, read_metadata
 from boxwright.presets import PRESETS, preset
 from boxwright.results import Detections
@@ -417,7 +417,7 @@ def import_checkpoint(source: str | Path, out: str | Path | None = None, **optio
     """A checkpoint of another code base as boxwright weights, with a report; nothing in the file is run.
 
     Without `out` they are written beside it, as `.safetensors`. Options are those of
-    `boxwright.engine.importing.import_checkpoint`: `names`, `preset`, `keypoints`, `exclusive`, `task`.
+    `boxwright.foreign.importing.import_checkpoint`: `names`, `preset`, `keypoints`, `exclusive`, `task`.
 
     Raises:
         CheckpointError: the file is damaged, refused, not known, or does not fit.

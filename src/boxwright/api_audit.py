@@ -10,17 +10,17 @@ import numpy as np
 import torch
 
 from boxwright.api import Model, Settings, configure, load
-from boxwright.data.formats import open_dataset
-from boxwright.data.images import read_image
-from boxwright.data.sample import Records, Split
+from boxwright.auditor.errors_ranked import LEAST, Found, LabelError, errors_of_image, ranked
+from boxwright.auditor.labels import SplitLabels
+from boxwright.auditor.learnable import CellRule, PriorRule, QueryRule, Rule, Setting
+from boxwright.auditor.result import Audit
+from boxwright.auditor.run import audit_and_records
+from boxwright.datasets.formats import open_dataset
+from boxwright.datasets.images import read_image
+from boxwright.datasets.sample import Records, Split
 from boxwright.engine.logs import Listener, stage
 from boxwright.engine.recipe import Recipe
 from boxwright.errors import ConfigError, DataError
-from boxwright.inspector.audit.errors_ranked import LEAST, Found, LabelError, errors_of_image, ranked
-from boxwright.inspector.audit.labels import SplitLabels
-from boxwright.inspector.audit.learnable import CellRule, PriorRule, QueryRule, Rule, Setting
-from boxwright.inspector.audit.result import Audit
-from boxwright.inspector.audit.run import audit_and_records
 from boxwright.losses.assign.anchor_ratio import AnchorRatio
 from boxwright.losses.assign.hungarian import Hungarian
 from boxwright.losses.assign.task_aligned import TaskAligned

@@ -11,11 +11,9 @@ import torch
 from jaxtyping import UInt8
 
 from boxwright.api import Model, Settings, configure, load, recipe
-from boxwright.data.augment.geometry import apply_letterbox
-from boxwright.data.dataset import read_split
-from boxwright.data.formats import open_dataset
-from boxwright.data.loader import val_loader
-from boxwright.data.sample import Records, Split
+from boxwright.datasets.dataset import read_split
+from boxwright.datasets.formats import open_dataset
+from boxwright.datasets.sample import Records, Split
 from boxwright.engine.logs import Listener, counted_stage, stage
 from boxwright.engine.precision import choose_device
 from boxwright.engine.recipe import AnyCriterion, Recipe
@@ -26,6 +24,8 @@ from boxwright.errors import ConfigError, DataError
 from boxwright.inspector.explain import Stage, explain
 from boxwright.inspector.joined import join_inspections
 from boxwright.inspector.probe import Inspection, inspect
+from boxwright.loading.augment.geometry import apply_letterbox
+from boxwright.loading.loader import val_loader
 from boxwright.losses.criterion import Criterion
 from boxwright.models.network import Network
 from boxwright.ops.collective import alone

@@ -56,8 +56,8 @@ class Candidates:
     """Which grid cells lie inside which object, laid out on the host before the step (architecture idea 9).
 
     A cell is inside when its centre is. Inside cells of one object in one grid row are neighbours; they are cut into
-    runs of a few cells (`ops.candidates.RUN_CELLS`), ordered by object, level, row and column, so expanding the runs
-    gives all (object, cell) pairs in the order image, slot, anchor.
+    runs of a few cells (`losses.layout.candidates.RUN_CELLS`), ordered by object, level, row and column, so expanding
+    the runs gives all (object, cell) pairs in the order image, slot, anchor.
     The plain numbers never leave the host: they give the step all its shapes, so it needs no sync.
     """
 

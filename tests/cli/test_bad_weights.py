@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from boxwright.cli import app as cli
 from boxwright.config import to_yaml
-from boxwright.data.synthetic import draw_dataset
+from boxwright.drawn.synthetic import draw_dataset
 from boxwright.errors import BoxwrightError
 from boxwright.models.weights import save_weights
 from boxwright.presets import preset

@@ -13,10 +13,10 @@ import pytest
 import boxwright as bw
 from boxwright.cli import console
 from boxwright.cli.inspect import _blocks, _print
-from boxwright.data.synthetic import draw_dataset
+from boxwright.drawn.synthetic import draw_dataset
 from boxwright.inspector.explain import Stage
-from boxwright.inspector.table import Table
 from boxwright.models.weights import read_metadata, read_state, save_weights
+from boxwright.table import Table
 
 QUICK = ("--set", "data.imgsz=64", "--device", "cpu")
 

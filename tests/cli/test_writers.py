@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from boxwright.cli.writers import FORMATS, USUAL, ResultFolder, table_rows, yolo_rows
-from boxwright.data.formats.rle import decode_rle
+from boxwright.datasets.formats.rle import decode_rle
 from boxwright.errors import ConfigError, DataError
 from boxwright.results import Classification, Detections, InstanceMask
 from boxwright.vocabulary import AttributeSpec, KeypointSpec

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from boxwright.config import override, replace
-from boxwright.data.synthetic import NAMES, draw_dataset
+from boxwright.drawn.synthetic import NAMES, draw_dataset
 from boxwright.engine.recipe import Recipe
 from boxwright.models.backbones.csp import CSPConfig
 from boxwright.models.detector import DetectorConfig

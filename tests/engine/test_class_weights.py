@@ -8,8 +8,8 @@ import yaml
 from tests.engine.test_resume import Messages, assert_same_run
 
 from boxwright.config import from_yaml
-from boxwright.data.dataset import read_split
-from boxwright.data.formats import open_dataset
+from boxwright.datasets.dataset import read_split
+from boxwright.datasets.formats import open_dataset
 from boxwright.engine.recipe import Recipe
 from boxwright.engine.trainer import Trainer
 from boxwright.errors import ConfigError

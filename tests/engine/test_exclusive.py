@@ -9,7 +9,7 @@ import torch
 
 import boxwright as bw
 from boxwright.config import from_yaml
-from boxwright.data.formats import open_dataset
+from boxwright.datasets.formats import open_dataset
 from boxwright.engine.recipe import Recipe
 from boxwright.engine.trainer import Trainer
 from boxwright.errors import ConfigError

@@ -5,11 +5,11 @@
 import pytest
 import torch
 
-from boxwright.data.collate import Batch
 from boxwright.engine.assemble import assemble
 from boxwright.engine.distributed import Ranks
 from boxwright.engine.logs import Listener
 from boxwright.engine.step import multi_scale_size, resized, to_network
+from boxwright.loading.collate import Batch
 from boxwright.structures import Targets
 
 

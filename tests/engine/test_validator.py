@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from boxwright.data.collate import Batch
 from boxwright.engine.logs import Listener
 from boxwright.engine.validator import validate
 from boxwright.errors import ConfigError, ShapeError
 from boxwright.evaluation.evaluator import EvaluationConfig
+from boxwright.loading.collate import Batch
 from boxwright.losses.image_level import ImageCriterion
 from boxwright.models.backbones.csp import CSPConfig
 from boxwright.models.classifier import Classifier

@@ -23,7 +23,7 @@ from tests.evaluation.scenes import (
     turned,
 )
 
-from boxwright.data.formats.shapes import mask_outlines
+from boxwright.datasets.formats.shapes import mask_outlines
 from boxwright.errors import ConfigError, ShapeError
 from boxwright.evaluation.coco import COCO_NAMES, POSE_NAMES, coco_result
 from boxwright.evaluation.config import EvaluationConfig

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from tests.golden.inputs import BUILDERS
 
-from boxwright.ops.prior_matches import level_claims
+from boxwright.losses.layout.prior_matches import level_claims
 
 FOLDER = Path(os.environ.get("BOXWRIGHT_GOLDEN") or Path(__file__).parent)
 EXAMPLE = json.loads((FOLDER / "worked_example.json").read_text())

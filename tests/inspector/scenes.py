@@ -7,14 +7,14 @@ from functools import cache
 import numpy as np
 import torch
 
-from boxwright.data.synthetic import draw_scene
+from boxwright.drawn.synthetic import draw_scene
 from boxwright.inspector.joined import join_inspections
 from boxwright.inspector.probe import Inspection, inspect
-from boxwright.inspector.table import Table
 from boxwright.losses import from_yolov8_maps
 from boxwright.losses.assign.trace import FATES
 from boxwright.losses.dense_recipes import yolov8_detect
 from boxwright.structures import Targets
+from boxwright.table import Table
 
 SIZE = 128
 NAMES = ("circle", "square", "<script>alert(1)</script>", "cross")  # one that must stay text

@@ -15,7 +15,7 @@ from boxwright.inspector.explain import DIRECTIONS, anchor_stages, explain
 from boxwright.losses import from_detr_stacks, from_yolov5_maps, from_yolov8_maps, rtdetr, yolov5_detect, yolov8_detect
 from boxwright.losses.assign.simota import SimOTA
 from boxwright.losses.criterion import Criterion, Rule
-from boxwright.ops.prior_matches import level_claims
+from boxwright.losses.layout.prior_matches import level_claims
 from boxwright.structures import Targets
 
 EXAMPLE = json.loads((Path(__file__).parents[1] / "golden" / "worked_example.json").read_text())

@@ -16,9 +16,9 @@ import torch.multiprocessing as mp
 from tests.losses.scenes import criterion, generator, random_predictions, random_targets
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from boxwright.kernels.mask_sums import mask_sums, tiled_mask_sums
 from boxwright.losses.assign import TaskAligned
 from boxwright.losses.criterion import Criterion, Rule, Weighted
-from boxwright.losses.mask_sums import mask_sums, tiled_mask_sums
 from boxwright.losses.terms import (
     KeypointLikelihood,
     KeypointLocation,

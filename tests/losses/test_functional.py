@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
+from boxwright.kernels import chunks
 from boxwright.losses.functional import bce_with_logits, distribution_focal, sparse_bce
-from boxwright.ops import chunks
 
 IMAGE, ANCHOR, LABEL = torch.tensor([0, 1, 1, 0]), torch.tensor([1, 0, 3, 1]), torch.tensor([2, 0, 4, 1])
 SOFT = torch.tensor([0.7, 0.25, 1.0, 0.0], dtype=torch.float64)  # the last entry is an unused slot on a used anchor

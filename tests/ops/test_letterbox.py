@@ -139,6 +139,6 @@ def test_points_and_oriented_boxes_of_wrong_width_are_refused():
 
 
 def test_imports_no_torch():
-    code = "import sys, boxwright.ops.letterbox, boxwright.data.augment.pipeline; sys.exit('torch' in sys.modules)"
+    code = "import sys, boxwright.ops.letterbox, boxwright.loading.augment.pipeline; sys.exit('torch' in sys.modules)"
 
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -4,10 +4,10 @@
 import pytest
 import torch
 
-from boxwright.data.augment.pipeline import AugmentConfig
-from boxwright.data.dataset import DataConfig
+from boxwright.datasets.dataset import DataConfig
 from boxwright.engine.recipe import TrainConfig
 from boxwright.evaluation.evaluator import EvaluationConfig
+from boxwright.loading.augment.pipeline import AugmentConfig
 from boxwright.losses.assign.task_aligned import TaskAligned
 from boxwright.presets.yolov8 import yolov8, yolov8_criterion, yolov8_model
 from boxwright.structures import Targets

@@ -7,7 +7,7 @@ import time
 import pytest
 
 import boxwright as bw
-from boxwright.data.synthetic import draw_dataset
+from boxwright.drawn.synthetic import draw_dataset
 
 # Nothing moves, and every half of the set is a step: the running batch statistics forget their start by 3 % a step, so
 # a run needs some 400 steps before a folded network computes what the trained one did; batches of 1 or 2 are too small

@@ -50,12 +50,12 @@ def audit(
     """
     from boxwright.api import RUNS
     from boxwright.api_audit import audit as look_over
+    from boxwright.auditor.scene import SHOWN
     from boxwright.cli.console import say, show
     from boxwright.cli.progress import make_listener
     from boxwright.engine.runfolder import free_folder
-    from boxwright.inspector.audit.files import write_audit
-    from boxwright.inspector.audit.scene import SHOWN
-    from boxwright.inspector.audit.text import CLASSES, EXAMPLES, summary
+    from boxwright.reports.audit_files import write_audit
+    from boxwright.reports.audit_text import CLASSES, EXAMPLES, summary
 
     found = look_over(
         data,

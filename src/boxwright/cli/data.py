@@ -15,8 +15,8 @@ from boxwright.cli.options import DATA_HELP, Settings
 from boxwright.errors import DataError
 
 if TYPE_CHECKING:
-    from boxwright.data.checks import DatasetCheck
-    from boxwright.data.policy import DataConfig
+    from boxwright.datasets.checks import DatasetCheck
+    from boxwright.datasets.policy import DataConfig
 
 MANY = 50  # problems shown before the rest is only counted
 
@@ -38,7 +38,7 @@ def check(
     The exit status is 1 when there are errors.
     """
     from boxwright.cli.console import say
-    from boxwright.data.checks import check_dataset
+    from boxwright.datasets.checks import check_dataset
 
     with _stages("reading {}") as on_progress:
         found = check_dataset(data, _data_config(settings), on_progress)
@@ -77,7 +77,7 @@ def _stages(title: str) -> Iterator[Callable[[str, int, int], None]]:
 def _show(found: "DatasetCheck", limit: int) -> None:
     from boxwright.cli import tables
     from boxwright.cli.console import out, say, show
-    from boxwright.data.checks import class_table
+    from boxwright.datasets.checks import class_table
 
     if found.header is not None:
         say(f"{found.source}: {found.header.format}, {len(found.header.names)} classes")
@@ -98,7 +98,7 @@ def _show(found: "DatasetCheck", limit: int) -> None:
 def _data_config(settings: list[str] | None) -> "DataConfig":
     """The settings of `data.*`, with the same paths as `train --set`."""
     from boxwright.config import component, override
-    from boxwright.data.policy import DataConfig
+    from boxwright.datasets.policy import DataConfig
 
     @component
     class Checked:
@@ -112,7 +112,7 @@ def _plot(found: "DatasetCheck", file: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    from boxwright.data.checks import class_table
+    from boxwright.datasets.checks import class_table
 
     names, counts = class_table(found)
     figure = Figure(figsize=(max(6.0, 0.35 * len(names) + 2), 4.5), layout="constrained")
@@ -170,7 +170,7 @@ def draw(
     """
     from boxwright.cli.console import say
     from boxwright.cli.progress import make_listener
-    from boxwright.data.synthetic import draw_dataset
+    from boxwright.drawn.synthetic import draw_dataset
     from boxwright.engine.logs import counted_stage
 
     listener = make_listener()
@@ -231,7 +231,7 @@ def convert(
 
     The source is not changed. What the new format cannot hold is counted and listed.
     """
-    from boxwright.data.convert import convert_dataset
+    from boxwright.datasets.convert import convert_dataset
 
     chosen = [*(settings or []), *([f"data.box={box.value}"] if box else [])]
     with _stages("{}") as on_progress:
@@ -267,7 +267,7 @@ def tile(
 
     What sticks out of a tile is clipped; an object is labelled where enough of it is inside. The source is not changed.
     """
-    from boxwright.data.convert import Tiling, tile_dataset
+    from boxwright.datasets.convert import Tiling, tile_dataset
 
     with _stages("{}") as on_progress:
         report = tile_dataset(

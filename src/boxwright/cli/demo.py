@@ -129,7 +129,7 @@ def _scores(metrics: "Mapping[str, float]") -> str:
 
 
 def _draw(folder: Path, size: Size, task: DemoTask, listener: "Listener") -> Path:
-    from boxwright.data.synthetic import draw_dataset
+    from boxwright.drawn.synthetic import draw_dataset
     from boxwright.engine.logs import counted_stage
 
     with counted_stage(listener, "drawing scenes") as on_progress:

@@ -12,7 +12,7 @@ from boxwright.cli.options import Conf, Data, Imgsz, Iou, MaxDet
 
 if TYPE_CHECKING:
     from boxwright.api import Model
-    from boxwright.engine.verify import Difference
+    from boxwright.export.verify import Difference
 
 
 METRICS = ("ap50", "ap50_95", "top1", "top5")  # whose change is shown
@@ -49,7 +49,7 @@ def export(
     """
     from boxwright import api
     from boxwright.cli.console import say
-    from boxwright.engine.export import ExportSettings
+    from boxwright.export.export import ExportSettings
 
     given = {"imgsz": imgsz, "conf": conf, "iou": iou, "max_det": max_det}
     settings = ExportSettings(
@@ -70,7 +70,7 @@ def export(
 def _verify(model: "Model", exported: "Model", data: Path | None) -> None:
     from boxwright import api
     from boxwright.cli.console import say
-    from boxwright.engine.verify import expect_equal
+    from boxwright.export.verify import expect_equal
 
     differences = api.verify(model, exported, data)
     lowered = differences[0].conf if differences else None

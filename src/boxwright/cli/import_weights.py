@@ -10,7 +10,7 @@ import typer
 from boxwright.errors import ConfigError
 
 if TYPE_CHECKING:
-    from boxwright.engine.importing import Imported
+    from boxwright.foreign.importing import Imported
 
 FEW = 5  # keys named without --all
 

@@ -71,7 +71,7 @@ def inspect(
     from boxwright.cli.console import say, show
     from boxwright.cli.progress import make_listener
     from boxwright.engine.runfolder import free_folder
-    from boxwright.inspector.text import summary
+    from boxwright.reports.text import summary
 
     if tensors is not None:
         seen = _of_tensors(tensors)
@@ -99,8 +99,8 @@ def inspect(
 def write(folder: Path, seen: "Inspected", *, parquet: bool = False) -> None:
     """The report, the tables and the overlays of an inspection."""
     from boxwright.inspector.joined import write_tables
-    from boxwright.inspector.overlay import save_overlays
-    from boxwright.inspector.report import write_report
+    from boxwright.reports.overlay import save_overlays
+    from boxwright.reports.report import write_report
 
     folder.mkdir(parents=True, exist_ok=True)
     images: Any = seen.images or None

@@ -14,8 +14,8 @@ from rich.table import Table
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from boxwright.data.checks import SplitStatistics
-    from boxwright.data.sample import Problem, Report, Split
+    from boxwright.datasets.checks import SplitStatistics
+    from boxwright.datasets.sample import Problem, Report, Split
     from boxwright.evaluation.result import EvaluationResult, Kind
 
 SEVERITY_STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}  # worst first

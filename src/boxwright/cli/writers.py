@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from boxwright import viz
-from boxwright.data.formats.shapes import join_parts, mask_outlines
+from boxwright.datasets.formats.shapes import join_parts, mask_outlines
 from boxwright.errors import ConfigError, DataError
 from boxwright.results import Classification, Detections
 

@@ -9,13 +9,10 @@ import numpy as np
 import torch
 
 from boxwright.config import from_yaml, replace
-from boxwright.data.augment.pipeline import pose_flip_message
-from boxwright.data.autoanchor import check_anchors, label_sizes
-from boxwright.data.dataset import ImageStore, read_split
-from boxwright.data.formats import DATASETS, open_dataset
-from boxwright.data.loader import BatchLoader, TrainLoader, train_loader, val_loader
-from boxwright.data.report import summary_line
-from boxwright.data.sample import DatasetHeader, Records, Split
+from boxwright.datasets.dataset import read_split
+from boxwright.datasets.formats import DATASETS, open_dataset
+from boxwright.datasets.report import summary_line
+from boxwright.datasets.sample import DatasetHeader, Records, Split
 from boxwright.engine.distributed import Ranks, wait_for_all
 from boxwright.engine.ema import Ema
 from boxwright.engine.logs import Listener, counted_stage
@@ -31,6 +28,10 @@ from boxwright.engine.precision import Resolved, choose_precision, default_worke
 from boxwright.engine.recipe import Recipe
 from boxwright.engine.step import Stepper, StepSettings
 from boxwright.errors import CheckpointError, ConfigError, DataError
+from boxwright.loading.augment.pipeline import pose_flip_message
+from boxwright.loading.autoanchor import check_anchors, label_sizes
+from boxwright.loading.image_store import ImageStore
+from boxwright.loading.loader import BatchLoader, TrainLoader, train_loader, val_loader
 from boxwright.losses.assign.anchor_ratio import AnchorRatio
 from boxwright.losses.criterion import Criterion
 from boxwright.models.heads.anchor_based import AnchorBasedConfig

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from boxwright.data.collate import Batch
 from boxwright.engine.checkpoint import load_state, save_state
 from boxwright.errors import CheckpointError, ShapeError
 from boxwright.faults import faults_of
+from boxwright.loading.collate import Batch
 from boxwright.structures import ImageTargets, LossBreakdown, Targets
 
 _MOST = 5  # images or parameters named in a message

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 
 from boxwright import viz
-from boxwright.data.collate import Batch, TargetLayout, truth_of
-from boxwright.data.policy import DataConfig
-from boxwright.data.sample import Records
+from boxwright.datasets.policy import DataConfig
+from boxwright.datasets.sample import Records
 from boxwright.engine.checkpoint import write_atomic
 from boxwright.engine.predictor import Predictor
+from boxwright.loading.collate import Batch, TargetLayout, truth_of
 from boxwright.tasks.base import Forward
 from boxwright.vocabulary import KeypointSpec, Vocabulary
 

@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 
-from boxwright.data.augment.geometry import apply_letterbox
 from boxwright.engine.logs import Listener, stage
 from boxwright.engine.precision import autocast, choose_device, choose_precision
 from boxwright.engine.recipe import Precision
 from boxwright.engine.sources import Frame, Sources
 from boxwright.engine.step import to_network
 from boxwright.errors import ConfigError
+from boxwright.loading.augment.geometry import apply_letterbox
 from boxwright.models.network import Network
 from boxwright.ops.letterbox import Letterbox, centre_crop, letterbox, stretch
 from boxwright.results import Classification, Detections

@@ -9,10 +9,10 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from boxwright.config import component
-from boxwright.data.augment.pipeline import AugmentConfig
-from boxwright.data.dataset import DataConfig
+from boxwright.datasets.dataset import DataConfig
 from boxwright.errors import ConfigError
 from boxwright.evaluation.evaluator import EvaluationConfig
+from boxwright.loading.augment.pipeline import AugmentConfig
 from boxwright.losses.criterion import Criterion
 from boxwright.losses.image_level import ImageCriterion
 from boxwright.models.classifier import ClassifierConfig

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from boxwright.config import to_dict, to_yaml
-from boxwright.data.sample import DatasetHeader
+from boxwright.datasets.sample import DatasetHeader
 from boxwright.engine.checkpoint import save_state, write_text_atomic
 from boxwright.engine.logs import metrics_table
 from boxwright.engine.recipe import Recipe

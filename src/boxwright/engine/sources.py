@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from boxwright.data.formats.listing import IMAGE_SUFFIXES
-from boxwright.data.images import read_image
+from boxwright.datasets.formats.listing import IMAGE_SUFFIXES
+from boxwright.datasets.images import read_image
 from boxwright.errors import DataError, ShapeError
 
 VIDEO_SUFFIXES = frozenset((".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv"))

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from boxwright.data.collate import Batch
 from boxwright.engine.distributed import Ranks, mean_over_ranks
 from boxwright.engine.ema import Ema
 from boxwright.engine.nonfinite import (
@@ -31,6 +30,7 @@ from boxwright.engine.optim import Schedule, set_pace
 from boxwright.engine.precision import Resolved, autocast
 from boxwright.engine.recipe import AnyCriterion
 from boxwright.errors import ShapeError, TrainingError
+from boxwright.loading.collate import Batch
 from boxwright.models.network import Network
 from boxwright.structures import LossBreakdown, Targets
 

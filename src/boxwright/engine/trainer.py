@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from boxwright.config import replace, to_dict, to_yaml
-from boxwright.data.sample import DatasetHeader, Records
+from boxwright.datasets.sample import DatasetHeader, Records
 from boxwright.engine.assemble import Parts, assemble
 from boxwright.engine.checkpoint import load_state, write_atomic, write_text_atomic
 from boxwright.engine.curves import training_curves

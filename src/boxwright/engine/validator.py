@@ -11,7 +11,6 @@ from typing import Any, cast
 import torch
 import torch.distributed as dist
 
-from boxwright.data.collate import Batch
 from boxwright.engine.distributed import same_everywhere
 from boxwright.engine.logs import Listener, stage
 from boxwright.engine.precision import autocast, choose_precision
@@ -21,6 +20,7 @@ from boxwright.engine.step import prepare, to_network
 from boxwright.errors import ConfigError, ShapeError
 from boxwright.evaluation.config import EvaluationConfig
 from boxwright.evaluation.result import EvaluationResult
+from boxwright.loading.collate import Batch
 from boxwright.models.network import Network
 from boxwright.ops.collective import alone, sum_over_ranks
 from boxwright.structures import ImageOutputs, Outputs

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from boxwright.inspector.part import Part
-from boxwright.inspector.table import Table, join_tables
 from boxwright.ops.decode import Distance, Oriented
 from boxwright.ops.distances import encode_distances, encode_rotated, expected_distance
 from boxwright.ops.overlap import paired_overlap
 from boxwright.ops.probiou import paired_probiou
 from boxwright.ops.scores import class_probabilities
 from boxwright.structures import Assignment, ImageTargets, LossBreakdown, Predictions, Targets, at_least_float32
+from boxwright.table import Table, join_tables
 
 SMALL, MEDIUM = 32.0, 96.0  # px, COCO's limits of the side sqrt(w h)
 CLIP_SLACK = 0.01  # bins; a distance this near to the last bin cannot be told from one beyond it

@@ -14,14 +14,14 @@ import numpy as np
 
 from boxwright.errors import ConfigError
 from boxwright.inspector.probe import Inspection, inspect
-from boxwright.inspector.table import Table
 from boxwright.losses.assign.anchor_ratio import AnchorRatio
 from boxwright.losses.assign.hungarian import Hungarian
 from boxwright.losses.assign.task_aligned import TaskAligned
 from boxwright.losses.criterion import Criterion
+from boxwright.losses.layout.prior_matches import LevelClaims, level_claims
 from boxwright.ops.decode import Distance, Oriented
-from boxwright.ops.prior_matches import LevelClaims, level_claims
 from boxwright.structures import Outputs, Targets
+from boxwright.table import Table
 
 DIRECTIONS = ("centre", "left neighbour", "upper neighbour", "right neighbour", "lower neighbour")
 OFFSETS = np.array([(0, 0), (1, 0), (0, 1), (-1, 0), (0, -1)], np.float64)

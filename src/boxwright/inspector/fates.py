@@ -9,9 +9,9 @@ import torch
 
 from boxwright.inspector.columns import class_columns, host, path_column, place_columns
 from boxwright.inspector.part import Part
-from boxwright.inspector.table import Table, join_tables
 from boxwright.losses.assign.trace import FATES, Trace, code_of
 from boxwright.structures import Targets
+from boxwright.table import Table, join_tables
 
 Traces = Sequence[tuple[Part, Trace]]
 

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from boxwright.inspector.probe import Inspection
-from boxwright.inspector.table import Table
 from boxwright.ops.nms import class_aware_nms
+from boxwright.table import Table
 
 SURE = 0.5  # score of an unmatched candidate that is worth a look
 APART = 0.1  # overlap with every label below which a find has no label

@@ -10,7 +10,7 @@ import numpy as np
 
 from boxwright.errors import ConfigError, DataError
 from boxwright.inspector.probe import Inspection
-from boxwright.inspector.table import Table, join_tables
+from boxwright.table import Table, join_tables
 
 TABLES = ("terms", "objects", "pairs", "candidates", "background", "images", "shares")
 SUMMED = ("normalizer", "raw", "loss", "objects", "background", "images", "pairs", "not_finite")

@@ -24,7 +24,6 @@ from boxwright.inspector.fates import candidate_table, fate_columns
 from boxwright.inspector.leaves import Leaves, RowGradients, with_leaves
 from boxwright.inspector.part import Part
 from boxwright.inspector.shares import shares_of
-from boxwright.inspector.table import Table
 from boxwright.losses.assign.trace import trace_of
 from boxwright.losses.criterion import Criterion
 from boxwright.losses.image_level import ImageCriterion
@@ -35,6 +34,7 @@ from boxwright.structures import (
     Outputs,
     Targets,
 )
+from boxwright.table import Table
 
 WORST = 100  # background candidates that are listed
 SHOWN = 48  # best candidates of each object that are listed, beside its positives and those it lost

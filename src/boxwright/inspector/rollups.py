@@ -8,7 +8,7 @@ import numpy as np
 
 from boxwright.errors import ConfigError
 from boxwright.inspector.probe import Inspection
-from boxwright.inspector.table import Table
+from boxwright.table import Table
 
 Group = Literal["class", "size", "image", "level"]
 _ORDER = {"small": 0, "medium": 1, "large": 2}

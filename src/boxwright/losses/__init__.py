@@ -4,9 +4,10 @@
 
     from boxwright.losses import from_yolov8_maps, targets_from_rows, yolov8_detect
 
-Lives here: assigners (pairs), terms (weighted, normalised contributions), the criterion that joins them by role, and
-adapters for what other code bases have in hand. Names are imported when they are first used.
-May import: `ops`, `structures`, `config`, `errors`.
+Lives here: assigners (pairs), terms (weighted, normalised contributions), the criterion that joins them by role,
+`layout/` (what labels and grid decide before the step) and adapters for what other code bases have in hand.
+Names are imported when they are first used.
+May import: `ops`, `kernels`, `structures`, `config`, `errors`.
 To add a term: a dataclass in `terms/`, one line in `terms/__init__.py`, a test (reference value, gradcheck, P = 0).
 To add an assigner: a file in `assign/`, one line in `assign/__init__.py`, a brute-force reference in the tests.
 Both: a page in `docs/templates`, and its name in the lists below.

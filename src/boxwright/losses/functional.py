@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from boxwright.losses.softplus import SATURATED, class_chunks, sum_of_softplus
-from boxwright.ops.chunks import CACHE_ELEMENTS, pieces
-from boxwright.ops.rows import empty_in_memory_order
+from boxwright.kernels.chunks import CACHE_ELEMENTS, pieces
+from boxwright.kernels.rows import empty_in_memory_order
+from boxwright.kernels.softplus import SATURATED, class_chunks, sum_of_softplus
 from boxwright.structures import at_least_float32
 
 END_GAP = 0.01  # bins; a distance is clamped this far before the last bin, so that its upper neighbour exists

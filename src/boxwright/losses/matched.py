@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from boxwright.errors import ShapeError
-from boxwright.ops.rows import take_rows
-from boxwright.ops.table import take_matched
+from boxwright.kernels.rows import take_rows
+from boxwright.kernels.table import take_matched
 from boxwright.structures import Assignment, MatchedRows, Predictions
 
 

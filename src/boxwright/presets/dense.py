@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from functools import wraps
 from typing import Any, Protocol, runtime_checkable
 
-from boxwright.data.augment.pipeline import AugmentConfig
-from boxwright.data.dataset import DataConfig
+from boxwright.datasets.dataset import DataConfig
 from boxwright.engine.recipe import Recipe
 from boxwright.errors import ConfigError
+from boxwright.loading.augment.pipeline import AugmentConfig
 from boxwright.losses.criterion import Criterion, Weighted
 from boxwright.losses.dense_recipes import yolov8_detect, yolov8_oriented, yolov8_pose, yolov8_segment
 from boxwright.losses.image_level import ImageCriterion

@@ -11,10 +11,10 @@ The published recipe freezes them because its backbones come trained; a fresh on
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from boxwright.data.augment.pipeline import AugmentConfig
-from boxwright.data.dataset import DataConfig
+from boxwright.datasets.dataset import DataConfig
 from boxwright.engine.recipe import Recipe, TrainConfig
 from boxwright.errors import ConfigError
+from boxwright.loading.augment.pipeline import AugmentConfig
 from boxwright.losses.criterion import Criterion
 from boxwright.losses.query_recipes import RTDETR_GAINS
 from boxwright.losses.query_recipes import rtdetr as rtdetr_criterion

@@ -7,10 +7,10 @@ Source: spec/architectures 3 (layers, scales, anchors), spec/losses E.1 (criteri
 
 from typing import Any
 
-from boxwright.data.augment.pipeline import AugmentConfig
-from boxwright.data.dataset import DataConfig
+from boxwright.datasets.dataset import DataConfig
 from boxwright.engine.recipe import Recipe, TrainConfig
 from boxwright.evaluation.config import EvaluationConfig
+from boxwright.loading.augment.pipeline import AugmentConfig
 from boxwright.losses.criterion import Criterion
 from boxwright.losses.recipes import yolov5_detect, yolov5_exclusive, yolov5_gains, yolov5_segment
 from boxwright.models.backbones import BackboneConfig

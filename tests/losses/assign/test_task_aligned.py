@@ -9,10 +9,10 @@ from tests.losses.scenes import SIZE, generator, make_targets, oriented, random_
 from tests.reference import task_aligned as reference
 
 from boxwright.errors import ConfigError, ShapeError
+from boxwright.kernels import chunks
 from boxwright.losses.assign import TaskAligned, task_aligned
 from boxwright.losses.assign import scene as module
-from boxwright.ops import chunks
-from boxwright.ops.candidates import lay_out_candidates
+from boxwright.losses.layout.candidates import lay_out_candidates
 from boxwright.ops.decode import Distance
 from boxwright.ops.grid import grid_for_image
 from boxwright.structures import Assignment, Predictions, Targets

@@ -3,7 +3,7 @@
 """Assigners: (predictions, targets) -> pairs, without gradient.
 
 Lives here: one frozen dataclass per assigner, and the one list of built-in assigners below.
-May import: `ops`, `structures`.
+May import: `ops`, `kernels`, `structures`, `losses.layout`.
 To add one: the file, its line in `Assigner`, a brute-force reference in `tests/reference`, a test of the same name.
 Never here: a loss value, a tensor of shape (images, objects, anchors), a host sync that the docstring does not name.
 """

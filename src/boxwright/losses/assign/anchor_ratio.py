@@ -11,8 +11,8 @@ from pydantic import Field
 from boxwright.config import component
 from boxwright.errors import ConfigError, ShapeError
 from boxwright.losses.assign.trace import Places, Trace, build_trace, join_places
+from boxwright.losses.layout.prior_matches import check_prior_matches, lay_out_prior_matches, rows_of_grid
 from boxwright.ops.collective import sum_over_ranks, world_size
-from boxwright.ops.prior_matches import check_prior_matches, lay_out_prior_matches, rows_of_grid
 from boxwright.structures import Assignment, Grid, Predictions, Targets, at_least_float32
 
 

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from boxwright.errors import ShapeError
-from boxwright.losses.softplus import class_chunks
+from boxwright.kernels.softplus import class_chunks
 from boxwright.ops.objects import check_labels, with_objects
 from boxwright.structures import Grid, Predictions, Targets, at_least_float32
 

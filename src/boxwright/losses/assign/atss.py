@@ -12,7 +12,7 @@ from boxwright.config import component
 from boxwright.errors import ConfigError
 from boxwright.losses.assign.around_centres import Objects, cells_of_level, decoded_boxes, within, won_pairs
 from boxwright.losses.assign.trace import Trace, build_trace, code_of
-from boxwright.ops.candidates import BORDER
+from boxwright.losses.layout.candidates import BORDER
 from boxwright.ops.collective import sum_over_ranks
 from boxwright.ops.objects import with_objects
 from boxwright.ops.overlap import EPSILON, paired_overlap

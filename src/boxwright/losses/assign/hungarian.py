@@ -13,10 +13,10 @@ from torch import Tensor
 
 from boxwright.config import component
 from boxwright.errors import ShapeError
+from boxwright.kernels.chunks import image_chunks
 from boxwright.losses.assign.trace import Trace, build_trace
 from boxwright.losses.normalized_boxes import predicted_boxes, true_boxes
 from boxwright.ops.boxes import cxcywh_to_xyxy
-from boxwright.ops.chunks import image_chunks
 from boxwright.ops.collective import sum_over_ranks
 from boxwright.ops.constants import constant
 from boxwright.ops.objects import check_labels, with_objects

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from boxwright.errors import ShapeError
-from boxwright.ops.candidates import RUN_CELLS
-from boxwright.ops.chunks import image_chunks, pieces
+from boxwright.kernels.chunks import image_chunks, pieces
+from boxwright.losses.layout.candidates import RUN_CELLS
 from boxwright.ops.overlap import BoxPlanes, OverlapName, overlap_of_planes
 from boxwright.ops.probiou import GaussianPlanes, probiou_of_planes
 from boxwright.structures import Candidates, Predictions, Targets, at_least_float32

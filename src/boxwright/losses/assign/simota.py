@@ -10,11 +10,11 @@ from torch import Tensor
 
 from boxwright.config import component
 from boxwright.errors import ConfigError
+from boxwright.kernels.entries import Background, background_and_entries
+from boxwright.kernels.softplus import class_chunks
 from boxwright.losses.assign.around_centres import Objects, cells_of_level, decoded_boxes, within, won_pairs
 from boxwright.losses.assign.trace import Trace, build_trace, code_of
-from boxwright.losses.entries import Background, background_and_entries
-from boxwright.losses.softplus import class_chunks
-from boxwright.ops.candidates import BORDER
+from boxwright.losses.layout.candidates import BORDER
 from boxwright.ops.collective import sum_over_ranks
 from boxwright.ops.objects import with_objects
 from boxwright.ops.overlap import paired_overlap

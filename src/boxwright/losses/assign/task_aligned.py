@@ -12,16 +12,16 @@ from torch import Tensor
 
 from boxwright.config import component
 from boxwright.errors import ConfigError
+from boxwright.kernels.rows import readable
+from boxwright.kernels.softplus import power
 from boxwright.losses.assign.fit import fit_of_runs, fit_of_shortlist, shortlist_of
 from boxwright.losses.assign.keypoint_fit import KeypointFit
 from boxwright.losses.assign.mask_fit import MaskFit
 from boxwright.losses.assign.scene import AssignOverlap, Scene
 from boxwright.losses.assign.topk import among_best, by_object_then_best, expand
 from boxwright.losses.assign.trace import Trace, build_trace, code_of, nearest_cells
-from boxwright.losses.softplus import power
-from boxwright.ops.candidates import RUN_CELLS, LayoutRules, check_candidates, lay_out_candidates
+from boxwright.losses.layout.candidates import RUN_CELLS, LayoutRules, check_candidates, lay_out_candidates
 from boxwright.ops.collective import sum_over_ranks
-from boxwright.ops.rows import readable
 from boxwright.structures import Assignment, Grid, Predictions, Targets
 
 PEAK_EPSILON = 1e-9  # unit of the metric; keeps 0 / 0 away from an object whose best metric is 0 (spec/losses C.2.8)

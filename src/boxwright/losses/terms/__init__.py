@@ -3,7 +3,7 @@
 """Loss terms: (predictions, targets, pairs) -> contributions of shape (P,) or (B, A), normalised, before gain.
 
 Lives here: one frozen dataclass per term, and the one list of built-in terms below.
-May import: `ops`, `structures`, `losses.functional`.
+May import: `ops`, `kernels`, `structures`, `losses.functional`.
 To add one: the dataclass, its line in `Term`, a test of the same name.
 Never here: a gain, a reduction to a scalar, an `if` about empty targets.
 """

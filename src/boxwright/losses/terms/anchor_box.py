@@ -9,10 +9,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from boxwright.config import component
-from boxwright.ops.anchor_ciou import SMALLEST, anchor_ciou
+from boxwright.kernels.anchor_ciou import SMALLEST, anchor_ciou
+from boxwright.kernels.rows import planes_at, slot_of
 from boxwright.ops.decode import Anchor
 from boxwright.ops.overlap import OverlapName, paired_overlap
-from boxwright.ops.rows import planes_at, slot_of
 from boxwright.structures import Assignment, Predictions, Targets
 
 

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from boxwright.config import component
 from boxwright.errors import ConfigError, ShapeError
-from boxwright.ops.bins import Bins, distance_cross_entropy, mean_distance
+from boxwright.kernels.bins import Bins, distance_cross_entropy, mean_distance
+from boxwright.kernels.rows import planes_at, slot_of
 from boxwright.ops.box_losses import NWD_SCALE, SIMILARITY_NAMES, BoxSimilarityName, box_similarity, inner_change
 from boxwright.ops.boxes import cxcywh_to_xyxy
 from boxwright.ops.constants import constant
@@ -18,7 +19,6 @@ from boxwright.ops.decode import Distance, Oriented
 from boxwright.ops.distances import decode_distances, decode_rotated, encode_distances, encode_rotated
 from boxwright.ops.overlap import OverlapName, paired_overlap
 from boxwright.ops.probiou import paired_probiou
-from boxwright.ops.rows import planes_at, slot_of
 from boxwright.structures import Assignment, Predictions, Targets, rows_at
 
 Unit = Literal["pixel", "cell", "normalized"]

@@ -13,12 +13,12 @@ from torch.nn import functional
 
 from boxwright.config import component
 from boxwright.errors import ShapeError
+from boxwright.kernels.keypoint_sums import KeypointColumns, keypoint_columns, keypoint_miss_sums
+from boxwright.kernels.rows import planes_at, slot_of
 from boxwright.losses.functional import sum_of_bce
 from boxwright.ops.collective import sum_over_ranks
 from boxwright.ops.constants import constant
-from boxwright.ops.keypoint_sums import KeypointColumns, keypoint_columns, keypoint_miss_sums
 from boxwright.ops.keypoints import decode_keypoints, keypoint_sigmas
-from boxwright.ops.rows import planes_at, slot_of
 from boxwright.structures import Assignment, Predictions, Targets, rows_at
 
 Made = TypeVar("Made")

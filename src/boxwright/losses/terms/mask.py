@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from boxwright.config import component
 from boxwright.errors import ShapeError
-from boxwright.losses.mask_sums import mask_sums
+from boxwright.kernels.mask_sums import mask_sums
 from boxwright.ops.collective import sum_over_ranks, world_size
 from boxwright.structures import Assignment, Predictions, Targets
 

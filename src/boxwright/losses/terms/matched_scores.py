@@ -12,12 +12,12 @@ from torch.nn import functional
 
 from boxwright.config import component
 from boxwright.errors import ConfigError, ShapeError
+from boxwright.kernels.label_bce import label_bce
+from boxwright.kernels.rows import slot_of
 from boxwright.losses.balance import WeightMode
 from boxwright.losses.functional import bce_with_logits, focal, quality_focal
-from boxwright.losses.label_bce import label_bce
 from boxwright.losses.terms.scores import ClassWeightVector
 from boxwright.ops.constants import constant
-from boxwright.ops.rows import slot_of
 from boxwright.structures import Assignment, Predictions, Targets
 
 Modulation = Literal["none", "focal", "quality_focal"]

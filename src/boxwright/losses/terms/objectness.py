@@ -15,9 +15,9 @@ from torch.nn import functional
 
 from boxwright.config import component
 from boxwright.errors import ConfigError, ShapeError
+from boxwright.kernels.softplus import SATURATED
 from boxwright.losses.factors import candidate_factors
 from boxwright.losses.functional import focal
-from boxwright.losses.softplus import SATURATED
 from boxwright.losses.terms.anchor_box import overlap_in_cells
 from boxwright.ops.collective import sum_over_ranks
 from boxwright.ops.overlap import OverlapName

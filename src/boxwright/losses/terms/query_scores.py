@@ -13,8 +13,8 @@ from torch import Tensor
 
 from boxwright.config import component
 from boxwright.errors import ConfigError, ShapeError
+from boxwright.kernels.entries import Background, background_and_entries
 from boxwright.losses.balance import WeightMode
-from boxwright.losses.entries import Background, background_and_entries
 from boxwright.losses.functional import bce_with_logits
 from boxwright.losses.normalized_boxes import matched_boxes, true_boxes
 from boxwright.losses.terms.scores import ClassWeightVector, check_class_weights

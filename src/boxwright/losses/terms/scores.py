@@ -19,8 +19,8 @@ from torch import Tensor
 
 from boxwright.config import component
 from boxwright.errors import ConfigError, ShapeError
+from boxwright.kernels.entries import Background, background_and_entries
 from boxwright.losses.balance import WeightMode
-from boxwright.losses.entries import Background, background_and_entries
 from boxwright.losses.functional import bce_with_logits, focal, quality_focal, sparse_bce
 from boxwright.ops.collective import sum_over_ranks
 from boxwright.ops.constants import constant

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from boxwright.config import component
 from boxwright.errors import ShapeError
-from boxwright.losses.softplus import SATURATED
+from boxwright.kernels.softplus import SATURATED
 from boxwright.losses.terms.mask import resize_nearest
 from boxwright.ops.collective import sum_over_ranks
 from boxwright.structures import Assignment, Predictions, Targets, at_least_float32

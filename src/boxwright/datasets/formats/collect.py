@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: The boxwright authors
+"""The labels of one image while its entries are read one by one: what is kept, ignored, mended, dropped, and why."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from boxwright.datasets.formats.base import Labels
+from boxwright.datasets.formats.objects import MAX_AREA_LOST, Box, ReadObject, Wanted, clip_box, instances_of
+from boxwright.datasets.policy import DataConfig
+from boxwright.datasets.sample import Problem, Severity
+
+DIFFICULT = "difficult flags (their objects became ordinary ones)"  # left out where such objects are kept
+
+
+class EntryError(Exception):
+    """The entry cannot be used."""
+
+    def __init__(self, code: str, message: str, severity: Severity = "warning"):
+        super().__init__(message)
+        self.code, self.severity = code, severity
+
+
+@dataclass(slots=True)
+class Collector:
+    """Gathers the entries of one image. `title` names an entry in messages, `line` where it stands in the file."""
+
+    file: str  # as problems name it
+    size: tuple[int, int]  # (height, width) px of the upright image
+    config: DataConfig
+    wanted: Wanted
+    where: str = ""  # the image, for files that hold the labels of many
+    noun: str = "row"  # what an entry is called
+    problems: list[Problem] = field(default_factory=list)
+    _objects: list[ReadObject] = field(default_factory=list)
+    _seen: dict[tuple[object, ...], str] = field(default_factory=dict)
+    _ignore: list[Box] = field(default_factory=list)
+    _ignore_labels: list[int] = field(default_factory=list)
+    _ignore_outlines: list[tuple[np.ndarray, ...]] = field(default_factory=list)
+    _left_out: Counter[str] = field(default_factory=Counter)
+    _mended: set[str] = field(default_factory=set)
+    _dropped: int = 0
+    _duplicates: int = 0
+
+    def say(
+        self, code: str, message: str, action: str = "none", severity: Severity = "warning", line: int | None = None
+    ) -> None:
+        """A finding."""
+        self.problems.append(Problem(self.file, line, code, self.where + message, action, severity))
+
+    def mend(self, title: str, code: str, message: str, action: str, line: int | None = None) -> None:
+        """A finding about an entry that was mended in memory."""
+        self._mended.add(title)
+        self.say(code, f"{title}: {message}" if title else message, action, "warning", line)
+
+    def drop(self, title: str, error: EntryError, line: int | None = None) -> None:
+        """An entry that cannot be used."""
+        text = f"{title}: {error}" if title else str(error)
+        self.say(error.code, text, f"{self.noun} dropped", error.severity, line)
+        self._dropped += 1
+
+    def add(self, item: ReadObject, key: tuple[object, ...], title: str, line: int | None = None) -> None:
+        """An object; the second of two with one key is dropped."""
+        if key in self._seen:
+            message = f"{title}: " if title else ""
+            message += f"the same object as {self._seen[key]}"
+            self.say("duplicate_row", message, f"{self.noun} dropped", "warning", line)
+            self._duplicates += 1
+            return
+        self._seen[key] = title or f"in line {line}"
+        self._objects.append(item)
+
+    def ignore(self, box: Box, label: int, outline: tuple[np.ndarray, ...] = ()) -> None:
+        """A region where nothing is known, the box where it has no outline; `label` -1 for every class."""
+        self._ignore.append(box)
+        self._ignore_labels.append(label)
+        self._ignore_outlines.append(outline)
+
+    def leave_out(self, what: str, count: int = 1) -> None:
+        """Counts something that the file tells and the labels of an image have no place for."""
+        if count:
+            self._left_out[what] += count
+
+    def clip(self, box: Box, title: str, *, quiet: bool = False, line: int | None = None) -> Box:
+        """The part of a box inside the image; cutting much of it is said, unless `quiet`.
+
+        Raises:
+            EntryError: no area, or nothing inside the image.
+        """
+        if box[2] <= box[0] or box[3] <= box[1]:
+            width, height = box[2] - box[0], box[3] - box[1]
+            raise EntryError("zero_area", f"the box has zero area: width {width:g}, height {height:g}")
+        clipped, kept = clip_box(box, self.size)
+        x1, y1, x2, y2 = np.array(clipped, np.float32).tolist()
+        if kept <= 0 or x2 <= x1 or y2 <= y1:
+            raise EntryError("zero_area", "nothing of the box lies inside the image")
+        if kept < 1 - MAX_AREA_LOST and not quiet:
+            lost = f"{(1 - kept) * 100:.0f} % of the box lies outside the image"
+            self.mend(title, "box_clipped", lost, "clipped", line)
+        return clipped
+
+    def labels(self, entries: int) -> Labels:
+        """Everything, as the labels of the image; `entries` is how many the file has."""
+        limit = self.config.max_objects
+        if len(self._objects) > limit:
+            over = len(self._objects) - limit
+            message = f"{len(self._objects)} objects; only the first {limit} are used (data.max_objects)"
+            self.say("too_many_objects", message, f"{over} {self.noun}s dropped")
+            self._dropped += over
+        instances = instances_of(
+            self._objects[:limit], self.wanted, ignore=self._ignore or None, ignore_labels=self._ignore_labels,
+            ignore_outlines=self._ignore_outlines,
+        )  # fmt: skip
+        return Labels(
+            instances, "found" if entries else "empty", entries, self._dropped, len(self._mended), self._duplicates,
+            tuple(self.problems), left_out=dict(self._left_out),
+        )  # fmt: skip

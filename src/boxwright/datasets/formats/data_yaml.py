@@ -1,0 +1,261 @@
+# SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: The boxwright authors
+"""A YOLO `data.yaml`, as people have it, to a `DatasetHeader`. Nothing in it is run or downloaded.
+
+Source: spec/datasets section 2.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from boxwright.datasets.formats.base import shown
+from boxwright.datasets.formats.listing import IMAGE_SUFFIXES, reach
+from boxwright.datasets.formats.strict_yaml import Document, Scalar, Value, load_strict
+from boxwright.datasets.formats.yaml_labels import integer, read_attributes, read_keypoints, read_task, shown_value
+from boxwright.datasets.sample import DatasetHeader, Problem, Severity, Split
+from boxwright.errors import DataError
+from boxwright.vocabulary import TaskName
+
+DATASETS_FOLDER = "BOXWRIGHT_DATASETS"  # environment variable: where relative `path` values are looked up second
+_MAX_CLASSES = 1_000_000
+_SPLIT_KEYS: tuple[tuple[Split, tuple[str, ...]], ...] = (
+    ("train", ("train",)),
+    ("val", ("val", "validation", "valid")),
+    ("test", ("test",)),
+)
+
+
+@dataclass(slots=True)
+class _Reader:
+    """One YAML file while it is read."""
+
+    path: Path
+    document: Document
+    problems: list[Problem] = field(default_factory=list)
+
+    def error(self, key: str, message: str) -> DataError:
+        top = key.split(".", maxsplit=1)[0]
+        line = self.document.lines.get(top)
+        where = f"{self.path}, line {line}" if line else f"{self.path}"
+        return DataError(f"{where}: {key}: {message}")
+
+    def remark(self, line: int | None, code: str, message: str, severity: Severity = "warning") -> None:
+        self.problems.append(Problem(self.path.name, line, code, message, "none", severity))
+
+    def get(self, key: str) -> Value | None:
+        """The value of a key; None when it is missing or empty."""
+        value = self.document.values.get(key)
+        return None if isinstance(value, Scalar) and value.kind == "null" else value
+
+
+def read_data_yaml(path: Path) -> DatasetHeader:
+    """The header that a YOLO data.yaml describes.
+
+    Raises:
+        DataError: a key is missing or wrong, or a split's files do not exist; the message names the key and line.
+    """
+    reader = _Reader(path, load_strict(path))
+    names, class_ids = _names(reader)
+    root = _root(reader)
+    splits = _splits(reader, root)
+    _remark_on_other_keys(reader)
+    return DatasetHeader(
+        "yolo",
+        root,
+        path,
+        tuple(names),
+        tuple(class_ids),
+        splits,
+        tuple(reader.problems),
+        task=_task(reader),
+        keypoints=read_keypoints(reader.get, reader.error),
+        attributes=read_attributes(reader.get, reader.error),
+        exclusive=_exclusive(reader),
+    )
+
+
+# -- classes -------------------------------------------------------------------------------------------------------
+
+
+def _names(reader: _Reader) -> tuple[list[str], list[int]]:
+    value, count = reader.get("names"), _count(reader)
+    if value is None:
+        if count is None:
+            raise reader.error("names", "missing; write 'names: [cat, dog]', or 'nc: 2' for class_0, class_1")
+        return [f"class_{index}" for index in range(count)], list(range(count))
+    if isinstance(value, Scalar):
+        raise reader.error("names", f"expected a list or a mapping of ids to names, got the text {value.text!r}")
+    by_id = _ids(reader, value) if isinstance(value, dict) else dict(enumerate(value))
+    names = [_name(reader, key, by_id[key]) for key in sorted(by_id)]
+    if not names:
+        raise reader.error("names", "empty; at least one class is needed")
+    if count is not None and count != len(names):
+        raise reader.error("nc", f"expected {len(names)}, the number of names, got {count}")
+    _remark_on_names(reader, names, sorted(by_id))
+    return names, sorted(by_id)
+
+
+def _count(reader: _Reader) -> int | None:
+    value = reader.get("nc")
+    if value is None:
+        return None
+    number = integer(value)
+    if number is None or not 1 <= number <= _MAX_CLASSES:
+        raise reader.error("nc", f"expected a whole number from 1 to {_MAX_CLASSES:,}, got {shown_value(value)}")
+    return number
+
+
+def _ids(reader: _Reader, value: Mapping[str, Value]) -> dict[int, Value]:
+    by_id: dict[int, Value] = {}
+    for key, name in value.items():
+        text = key.strip()
+        if not (text.isascii() and text.lstrip("+").isdigit()):
+            kind = "negative" if text.startswith("-") else "not a whole number"
+            raise reader.error(f"names.{key}", f"the class id is {kind}; expected 0, 1, 2, ...")
+        if int(text) in by_id:
+            raise reader.error(f"names.{key}", f"class id {int(text)} is given twice")
+        by_id[int(text)] = name
+    return by_id
+
+
+def _name(reader: _Reader, key: int, value: Value) -> str:
+    if not isinstance(value, Scalar):
+        raise reader.error(f"names.{key}", f"expected a name, got {shown_value(value)}")
+    if not value.text.strip():
+        raise reader.error(f"names.{key}", "the name is empty")
+    if value.kind != "str":
+        message = f"names.{key}: YAML reads {value.text} as {value.kind}; kept as the text {value.text!r}, quote it"
+        reader.remark(value.line, "name_not_text", message)
+    return value.text
+
+
+def _remark_on_names(reader: _Reader, names: list[str], ids: list[int]) -> None:
+    line = reader.document.lines["names"]
+    if ids != list(range(len(ids))):
+        message = f"class ids have gaps ({ids[0]}..{ids[-1]} for {len(ids)} classes); indices follow the order of ids"
+        reader.remark(line, "class_ids_with_gaps", message, "note")
+    for name in sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else ():
+        reader.remark(line, "duplicate_name", f"the name {name!r} is given to several classes")
+
+
+# -- places --------------------------------------------------------------------------------------------------------
+
+
+def _root(reader: _Reader) -> Path:
+    folder = reader.path.parent
+    value = reader.get("path")
+    if value is None:
+        return folder
+    if not isinstance(value, Scalar):
+        raise reader.error("path", f"expected a folder, got {shown_value(value)}")
+    wanted = Path(value.text.strip()).expanduser()
+    tried = [folder / wanted]
+    if os.environ.get(DATASETS_FOLDER):
+        tried.append(Path(os.environ[DATASETS_FOLDER]) / wanted)
+    for place in tried:
+        if place.is_dir():
+            return Path(os.path.normpath(place))
+    if all(_exists(folder, entry) for entry in _entries(reader, "train") + _entries(reader, "val")):
+        message = f"path: {value.text} does not exist; the folder of this file holds the data and is used instead"
+        reader.remark(value.line, "path_missing", message)
+        return folder
+    places = " nor ".join(str(place) for place in tried)
+    raise reader.error("path", f"there is no folder {places}; relative paths start at this file's folder"
+                       + _download_hint(reader))  # fmt: skip
+
+
+def _entries(reader: _Reader, key: str) -> list[str]:
+    value = reader.get(key)
+    if value is None:
+        return []
+    parts = value if isinstance(value, list) else [value]
+    texts = []
+    for part in parts:
+        if not isinstance(part, Scalar) or not part.text.strip():
+            raise reader.error(key, f"expected a folder, a text file or a list of these, got {shown_value(value)}")
+        texts.append(part.text.strip())
+    return texts
+
+
+def _exists(root: Path, entry: str) -> bool:
+    return reach(root / entry).exists()
+
+
+def _splits(reader: _Reader, root: Path) -> dict[Split, tuple[Path, ...]]:
+    splits: dict[Split, tuple[Path, ...]] = {}
+    for split, keys in _SPLIT_KEYS:
+        key = next((key for key in keys if reader.get(key) is not None), None)
+        entries = _entries(reader, key) if key else []
+        if key and entries:
+            splits[split] = tuple(_place(reader, root, key, entry) for entry in entries)
+        elif split == "val":
+            hint = "to measure on the training images on purpose, repeat the value of 'train'"
+            raise reader.error("val", f"missing; name the folder or list of validation images ({hint})")
+        elif split == "train":
+            raise reader.error("train", "missing; name the folder or list of training images")
+    return splits
+
+
+def _place(reader: _Reader, root: Path, key: str, entry: str) -> Path:
+    if "://" in entry:
+        raise reader.error(key, f"{entry} is an address; nothing is downloaded, name a folder")
+    path = Path(os.path.normpath(root / Path(entry).expanduser()))
+    if not reach(path).exists() and entry.startswith("../"):
+        # Written by a labelling service for a layout of its own; the folder then lies beside the YAML file.
+        inside = Path(os.path.normpath(root / entry.removeprefix("../")))
+        if reach(inside).exists():
+            message = f"{key}: {entry} does not exist; {entry.removeprefix('../')} does and is used instead"
+            reader.remark(reader.document.lines[key], "path_missing", message)
+            path = inside
+    found = reach(path)
+    if not found.exists():
+        raise reader.error(key, f"there is no {path}" + _download_hint(reader))
+    if found.is_file() and path.suffix.lower() not in IMAGE_SUFFIXES | {".txt"}:
+        raise reader.error(key, f"expected a folder of images or a .txt list, got the file {path}")
+    if found != path:
+        message = f"{shown(path, root)} passes a link that is stored as a text file; read {found}"
+        reader.remark(reader.document.lines[key], "link_as_text", message, "note")
+    return path
+
+
+# -- the rest ------------------------------------------------------------------------------------------------------
+
+
+def _remark_on_other_keys(reader: _Reader) -> None:
+    lines = reader.document.lines
+    if reader.get("download") is not None:
+        message = "download: is never run; fetch the data yourself when it is missing"
+        reader.remark(lines["download"], "download_ignored", message, "note")
+    channels = reader.get("channels")
+    if channels is not None and integer(channels) != 3:
+        reader.remark(lines["channels"], "channels_ignored", "channels: images are always read as RGB, 3 channels")
+    if reader.get("minival") is not None:
+        reader.remark(lines["minival"], "split_ignored", "minival: only train, val and test are read", "note")
+
+
+def _download_hint(reader: _Reader) -> str:
+    value = reader.get("download")
+    if value is None:
+        return ""
+    return f"; the file's 'download: {shown_value(value)[:80]}' is never run, fetch the data yourself"
+
+
+def _task(reader: _Reader) -> TaskName | None:
+    task = read_task(reader.get, reader.error)
+    if task == "classify":
+        raise reader.error("task", "to classify, name a folder with train/<class name>/ and val/<class name>/ instead")
+    return "pose" if task is None and reader.get("kpt_shape") is not None else task
+
+
+def _exclusive(reader: _Reader) -> bool | None:
+    value = reader.get("exclusive")
+    if value is None:
+        return None
+    if not isinstance(value, Scalar) or value.kind != "bool":
+        raise reader.error(
+            "exclusive",
+            f"expected true (every object has exactly one of the classes) or false, got {shown_value(value)}",
+        )
+    return value.text.strip().lower() in ("true", "yes", "on")

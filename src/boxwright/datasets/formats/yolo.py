@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: The boxwright authors
+"""YOLO layout: images with a text file each, described by a data.yaml or by folder names.
+
+Source: spec/datasets sections 1 and 2.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from boxwright.datasets.formats.base import Item, Labels, Listing, read_label_file, shown
+from boxwright.datasets.formats.class_list import read_class_list
+from boxwright.datasets.formats.data_yaml import read_data_yaml
+from boxwright.datasets.formats.listing import (
+    IMAGE_SUFFIXES,
+    Found,
+    LabelFolders,
+    list_folder,
+    list_text,
+    name_clashes,
+    reach,
+    spellings,
+)
+from boxwright.datasets.formats.yolo_rows import RowRules, read_rows
+from boxwright.datasets.image_header import ImageHeader
+from boxwright.datasets.policy import DataConfig
+from boxwright.datasets.sample import DatasetHeader, Problem, Split
+from boxwright.errors import DataError
+
+_YAML_NAMES = ("data.yaml", "data.yml", "dataset.yaml", "config.yaml")
+_SPLIT_FOLDERS: tuple[tuple[Split, tuple[str, ...]], ...] = (
+    ("train", ("train",)),
+    ("val", ("val", "valid", "validation")),
+    ("test", ("test",)),
+)
+_NOT_LABELS = frozenset(("classes.txt", "train.txt", "val.txt", "valid.txt", "test.txt", "readme.txt"))
+
+
+@dataclass(frozen=True, slots=True)
+class Yolo:
+    """Reader of YOLO text labels."""
+
+    name: str = "yolo"
+    version: int = 2
+
+    def detect(self, source: Path) -> bool:
+        """A YAML file, or a folder with one or with `images/train` or `train/images`."""
+        if source.is_file():
+            return source.suffix.lower() in (".yaml", ".yml")
+        return source.is_dir() and (_yaml_inside(source) is not None or bool(_split_folders(source)))
+
+    def header(self, source: Path, names: Sequence[str] | None) -> DatasetHeader:
+        """From the YAML file, or from folder names and a `classes.txt`.
+
+        Raises:
+            DataError: the description is incomplete or wrong.
+        """
+        yaml_file = source if source.is_file() else _yaml_inside(source)
+        return _folder_header(source, names) if yaml_file is None else read_data_yaml(yaml_file)
+
+    def items(self, header: DatasetHeader, split: Split, config: DataConfig) -> Listing:
+        """Images of folders and lists, each with its label file.
+
+        Raises:
+            DataError: a list cannot be read.
+        """
+        found = Found()
+        for place in header.splits[split]:
+            part = _list_place(place, header.root, config)
+            found.images += part.images
+            found.problems += part.problems
+            found.dropped += part.dropped
+        images = list(dict.fromkeys(found.images))
+        if len(header.splits[split]) > 1:
+            images.sort(key=lambda path: path.as_posix())
+        problems = [*found.problems, *name_clashes(images, header.root)]
+        folders = LabelFolders(".txt")
+        items = _pair(images, folders, header.root)
+        return Listing(items, (*problems, *_orphans(images, folders, header.root)), found.dropped)
+
+    def read(self, item: Item, image: ImageHeader, header: DatasetHeader, config: DataConfig) -> Labels:
+        """Rows of the label file as objects; a missing or empty file makes the image background."""
+        data = read_label_file(item)
+        if isinstance(data, Labels):
+            return data
+        ids = {class_id: index for index, class_id in enumerate(header.class_ids)}
+        rules = RowRules(ids, header.names, header.keypoints, config, header.attributes)
+        return read_rows(data, item.label_name, image.size, rules)
+
+
+def label_path(image: Path) -> Path:
+    """Where an image's labels are: its last `images` folder becomes `labels`, its suffix `.txt`.
+
+    >>> label_path(Path("images/a/images/b.jpg")).as_posix()
+    'images/a/labels/b.txt'
+    """
+    return _label_folder(image.parent) / (image.stem + ".txt")
+
+
+def _label_folder(folder: Path) -> Path:
+    parts = list(folder.parts)
+    for index in range(len(parts) - 1, -1, -1):
+        if parts[index] == "images":
+            parts[index] = "labels"
+            return Path(*parts)
+    return folder
+
+
+def _list_place(place: Path, root: Path, config: DataConfig) -> Found:
+    if place.suffix.lower() == ".txt" and reach(place).is_file():
+        return list_text(place, root)
+    if place.suffix.lower() in IMAGE_SUFFIXES and reach(place).is_file():
+        return Found([place])
+    return list_folder(place, root, config.follow_links)
+
+
+def _pair(images: list[Path], folders: LabelFolders, root: Path) -> tuple[Item, ...]:
+    """Each image with its label file; what depends on the folder only is worked out once."""
+    places: dict[Path, tuple[Path, Path, str]] = {}  # folder -> folder to open, folder of labels, its shown name
+    items = []
+    for image in images:
+        folder = image.parent
+        if folder not in places:
+            labels = _label_folder(folder)
+            places[folder] = reach(folder), labels, shown(labels / "x", root)[:-1]
+        real, labels, label_prefix = places[folder]
+        stem = image.stem
+        found = image if real is folder else real / image.name
+        items.append(Item(found, folders.find(labels, stem), shown(image, root), f"{label_prefix}{stem}.txt"))
+    return tuple(items)
+
+
+def _orphans(images: list[Path], folders: LabelFolders, root: Path) -> list[Problem]:
+    """Label files whose image does not exist, in the folders that belong to the split."""
+    problems = []
+    for folder in dict.fromkeys(image.parent for image in images):
+        labels = _label_folder(folder)
+        names = [name for name in folders.names(labels) if name.lower() not in _NOT_LABELS]
+        stems = _image_stems(reach(folder)) if names else set()
+        for name in sorted(names):
+            if stems.isdisjoint(spellings(name[:-4])):
+                message = f"there is no image of this name in {shown(folder, root)}"
+                problems.append(Problem(shown(labels / name, root), None, "orphan_label", message, "ignored"))
+    return problems
+
+
+def _image_stems(folder: Path) -> set[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return {os.path.splitext(entry.name)[0] for entry in entries}  # noqa: PTH122 (a Path per entry is slow)
+    except OSError:
+        return set()
+
+
+# -- folders without a YAML file -----------------------------------------------------------------------------------
+
+
+def _yaml_inside(folder: Path) -> Path | None:
+    for name in _YAML_NAMES:
+        if (folder / name).is_file():
+            return folder / name
+    others = sorted(path for suffix in ("*.yaml", "*.yml") for path in folder.glob(suffix))
+    return others[0] if len(others) == 1 else None
+
+
+def _split_folders(folder: Path) -> dict[Split, tuple[Path, ...]]:
+    splits: dict[Split, tuple[Path, ...]] = {}
+    for split, names in _SPLIT_FOLDERS:
+        for name in names:
+            for place in (folder / "images" / name, folder / name / "images"):
+                if split not in splits and reach(place).is_dir():
+                    splits[split] = (place,)
+    return splits
+
+
+def _folder_header(source: Path, names: Sequence[str] | None) -> DatasetHeader:
+    splits = _split_folders(source)
+    for split in ("train", "val"):
+        if split not in splits:
+            raise DataError(
+                f"{source}: there is no images/{split} (or {split}/images); a folder without a data.yaml needs "
+                "images/train, images/val, labels/train and labels/val"
+            )
+    problems: list[Problem] = []
+    chosen = list(names) if names else read_class_list(source)
+    if chosen is None:
+        count = 1 + max((_highest_class(_label_folder(place)) for (place,) in splits.values()), default=-1)
+        if count == 0:
+            raise DataError(f"{source}: no class names: add a classes.txt with one name a line, or a data.yaml")
+        chosen = [f"class_{index}" for index in range(count)]
+        message = f"no classes.txt; the labels use classes up to {count - 1}, named class_0 .. class_{count - 1}"
+        problems.append(Problem(source.name, None, "names_missing", message, "names made up", "note"))
+    return DatasetHeader("yolo", source, source, tuple(chosen), tuple(range(len(chosen))), splits, tuple(problems))
+
+
+def _highest_class(folder: Path) -> int:
+    highest = -1
+    for file in reach(folder).rglob("*.txt"):
+        for line in file.read_bytes().splitlines():
+            first = line.split(maxsplit=1)[:1]
+            if first and first[0].isdigit() and len(first[0]) < 5:
+                highest = max(highest, int(first[0]))
+    return highest

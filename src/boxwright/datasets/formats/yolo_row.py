@@ -1,0 +1,326 @@
+# SPDX-License-Identifier: Apache-2.0
+# SPDX-FileCopyrightText: The boxwright authors
+"""One row of a YOLO label file: class, box or outline, keypoints, attributes.
+
+Source: spec/datasets sections 1 and 7 (cases 1 to 19 and 28 to 36).
+"""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from boxwright.datasets.formats.declarations import columns
+from boxwright.datasets.formats.objects import MAX_AREA_LOST, AttributeValue, ReadObject, check_keypoints
+from boxwright.datasets.formats.oriented import OrientedError, oriented_corners
+from boxwright.datasets.formats.shapes import crosses_itself, extent, flaw
+from boxwright.datasets.policy import DataConfig
+from boxwright.datasets.sample import Severity
+from boxwright.vocabulary import AttributeSpec, KeypointSpec
+
+COORDINATE_NAMES = ("centre x", "centre y", "width", "height")
+SLACK = 0.01  # how far outside [0, 1] a coordinate may be and still be brought back
+_ROUNDING = 1e-6  # of a keypoint on the border; labels are written with six digits
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(nan|inf|infinity)", re.IGNORECASE)
+_DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
+
+
+@dataclass(frozen=True, slots=True)
+class RowRules:
+    """What the rows of a dataset may hold."""
+
+    class_ids: Mapping[int, int]  # the dataset's id -> compact index
+    names: tuple[str, ...]
+    keypoints: KeypointSpec | None
+    config: DataConfig
+    attributes: tuple[AttributeSpec, ...] = ()
+
+    @property
+    def keypoint_columns(self) -> int:
+        """Fields of a pose row behind its box."""
+        return 0 if self.keypoints is None else self.keypoints.count * self.keypoints.dims
+
+
+class RowError(Exception):
+    """The row cannot be used."""
+
+    def __init__(self, code: str, message: str, severity: Severity = "warning"):
+        super().__init__(message)
+        self.code, self.severity = code, severity
+
+
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """Something that was mended or that a person should know, about one row."""
+
+    code: str
+    message: str
+    action: str = "none"
+    severity: Severity = "warning"
+
+
+@dataclass(slots=True)
+class Row:
+    """One row, understood."""
+
+    item: ReadObject
+    key: tuple[object, ...]  # equal for equal rows
+    plain_box: bool  # the row says a box and nothing finer
+    remarks: list[Remark] = field(default_factory=list)
+
+    @property
+    def fixed(self) -> bool:
+        """Something of the row was mended in memory."""
+        return any(remark.action != "none" for remark in self.remarks)
+
+
+def parse_row(line: bytes, size: tuple[int, int], rules: RowRules) -> Row:
+    """The object of a row, px of its image of `size` (height, width).
+
+    Raises:
+        RowError: the row cannot be used; the message says why.
+    """
+    try:
+        fields = line.decode("utf-8").split()
+    except UnicodeDecodeError as error:
+        byte = line[error.start]
+        raise RowError("undecodable", f"byte 0x{byte:02x} is not UTF-8 text; save the file as UTF-8") from None
+    _refuse_commas(fields)
+    label, used = _class_of(fields, rules)
+    values = _numbers(fields[used:], used)
+    parts = _split(values, rules)
+    read = ReadObject(label, (0.0, 0.0, 0.0, 0.0))
+    row = Row(read, (label, *values), len(parts.shape) == 4)
+    if len(parts.shape) == 4:
+        corners = _box_corners(_into_range(parts.shape, rules, row.remarks))
+    elif rules.config.task == "obb":
+        corners = _read_corners(parts.shape, size, row)
+    else:
+        corners = _read_outline(_into_range(parts.shape, rules, row.remarks), size, row, rules)
+    read.box = _in_pixels(_clip(corners, row), size)
+    read.keypoints = _read_keypoints(parts.keypoints, size, rules, row.remarks)
+    read.attributes = _read_attributes(parts.attributes, rules.attributes, row.remarks)
+    return row
+
+
+# -- fields --------------------------------------------------------------------------------------------------------
+
+
+def _refuse_commas(fields: list[str]) -> None:
+    with_comma = [text for text in fields if "," in text]
+    if not with_comma:
+        return
+    if len(fields) > 2 and all(_DECIMAL_COMMA.fullmatch(text) for text in with_comma):
+        raise RowError("decimal_comma", f"decimal comma in {with_comma[0]!r}; write a decimal point")
+    raise RowError("comma_separated", "fields are separated by commas; separate them by spaces")
+
+
+def _class_of(fields: list[str], rules: RowRules) -> tuple[int, int]:
+    """Compact index of the row's class and the number of fields that name it."""
+    first = fields[0]
+    if not _NUMBER.fullmatch(first):
+        return _class_by_name(fields, rules)
+    value = float(first)
+    if not math.isfinite(value) or value != int(value):
+        raise RowError("class_not_integer", f"class {first} is not a whole number")
+    if value < 0:
+        raise RowError("class_negative", f"class {first} is negative; classes start at 0")
+    if int(value) not in rules.class_ids:
+        raise _class_out_of_range(int(value), rules)
+    return rules.class_ids[int(value)], 1
+
+
+def _class_by_name(fields: list[str], rules: RowRules) -> tuple[int, int]:
+    for used in range(1, len(fields)):
+        name = " ".join(fields[:used])
+        if name in rules.names:
+            return rules.names.index(name), used
+    raise RowError("class_not_a_number", f"class {fields[0]!r} is neither a number nor one of the dataset's names")
+
+
+def _class_out_of_range(value: int, rules: RowRules) -> RowError:
+    count, last = len(rules.class_ids), max(rules.class_ids)
+    if last == count - 1:
+        message = f"class {value} is outside 0..{last}; the dataset names {count} classes"
+    else:
+        message = f"class {value} is not one of the {count} class ids that the dataset names ({last} is the highest)"
+    if value == last + 1:  # even when unknown classes may be skipped: every label may be off by one
+        return RowError("class_equals_count", message + "; do the labels count from 1?", "error")
+    skip = rules.config.fix in ("skip", "all")
+    return RowError("class_out_of_range", message, "warning" if skip else "error")
+
+
+def _numbers(fields: list[str], used: int) -> list[float]:
+    try:
+        values = list(map(float, fields))
+    except ValueError:
+        values = []
+    if len(values) == len(fields) and all(map(math.isfinite, values)) and not any("_" in text for text in fields):
+        return values
+    for position, text in enumerate(fields, used + 1):
+        if not _NUMBER.fullmatch(text):
+            raise RowError("not_a_number", f"field {position}: expected a number, got {text[:20]!r}")
+        if not math.isfinite(float(text)):
+            raise RowError("not_finite", f"field {position}: expected a finite number, got {text}")
+    return values
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """The numbers of a row by what they say."""
+
+    shape: list[float]  # 4 of a box, or 6 and more of a polygon
+    keypoints: list[float]
+    attributes: list[float]
+
+
+def _split(values: list[float], rules: RowRules) -> _Parts:
+    behind = columns(rules.attributes)
+    count = len(values)
+    points = rules.keypoint_columns
+    if count in (4 + points + behind, 4 + behind):
+        end = count - behind
+        return _Parts(values[:4], values[4:end], values[end:])
+    if count in (4 + points, 4):  # without the declared attributes
+        return _Parts(values[:4], values[4:], [])
+    if points or behind:
+        return _Parts(_polygon(values[: count - behind], count, rules), [], values[count - behind :])
+    if count == 5:
+        if rules.config.drop_confidence:
+            return _Parts(values[:4], [], [])
+        hint = "looks like predictions with a confidence; data.drop_confidence=true uses the first 5"
+        raise RowError("looks_like_predictions", f"expected 5 fields, got 6; {hint}")
+    return _Parts(_polygon(values, count, rules), [], [])
+
+
+def _polygon(values: list[float], count: int, rules: RowRules) -> list[float]:
+    behind = columns(rules.attributes)
+    more = f" and {behind} of attributes" if behind else ""
+    if rules.keypoints is not None:
+        spec = rules.keypoints
+        expected = f"5 or 5 + {spec.count} x {spec.dims} = {5 + rules.keypoint_columns}"
+        raise RowError("bad_column_count", f"expected {expected} fields{more}, got {count + 1}")
+    if len(values) < 6:
+        expected = "expected 5 fields (class, centre x, y, width, height)"
+        raise RowError("bad_column_count", f"{expected}{more}, got {count + 1}")
+    if len(values) % 2:
+        message = "a polygon needs x and y of each point: expected an even number of coordinates"
+        raise RowError("odd_polygon", f"{message}{more}, got {count}")
+    return values
+
+
+# -- boxes and outlines --------------------------------------------------------------------------------------------
+
+
+def _into_range(values: list[float], rules: RowRules, remarks: list[Remark]) -> list[float]:
+    if min(values) >= 0 and max(values) <= 1:
+        return values
+    result = []
+    for index, value in enumerate(values):
+        if 0 <= value <= 1:
+            result.append(value)
+            continue
+        what = COORDINATE_NAMES[index] if len(values) == 4 else f"{'xy'[index % 2]} of point {index // 2 + 1}"
+        message = f"{what} is {value:g}, outside 0..1"
+        below = -SLACK <= value < 0
+        if not (1 < value <= 1 + SLACK or (below and rules.config.fix in ("clip", "all"))):
+            hint = "; data.fix=clip moves it to 0" if below else ""
+            pixels = "; coordinates are parts of the image size, not pixels" if value > 2 else ""
+            raise RowError("coord_out_of_range", message + hint + pixels)
+        remarks.append(Remark("coord_clipped", message, "clipped"))
+        result.append(min(max(value, 0.0), 1.0))
+    return result
+
+
+def _box_corners(values: list[float]) -> tuple[float, float, float, float]:
+    cx, cy, w, h = values
+    if w <= 0 or h <= 0:
+        raise RowError("zero_area", f"the box has zero area: width {w:g}, height {h:g}")
+    return cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2
+
+
+def _read_outline(
+    values: list[float], size: tuple[int, int], row: Row, rules: RowRules
+) -> tuple[float, float, float, float]:
+    points = np.array(values).reshape(-1, 2)
+    if (found := flaw(points)) is not None:
+        raise RowError(*found)
+    if rules.config.task == "segment" and crosses_itself(points):
+        row.remarks.append(Remark("polygon_crosses_itself", "the outline crosses itself", severity="note"))
+    row.item.polygons = (points * size[::-1],)
+    return extent(points)
+
+
+def _read_corners(values: list[float], size: tuple[int, int], row: Row) -> tuple[float, float, float, float]:
+    points = np.array(values).reshape(-1, 2) * size[::-1]
+    try:
+        corners, remarks = oriented_corners(points, size)
+    except OrientedError as error:
+        hint = "; coordinates are parts of the image size, not pixels" if max(values) > 2 else ""
+        raise RowError(error.code, f"{error}{hint}") from None
+    row.remarks += [Remark(*remark) for remark in remarks]
+    row.item.corners = corners
+    row.item.polygons = (points,) if len(points) != 4 else ()
+    return extent(corners / size[::-1])
+
+
+def _clip(corners: Sequence[float], row: Row) -> tuple[float, float, float, float]:
+    x1, y1, x2, y2 = corners
+    area = (x2 - x1) * (y2 - y1)
+    if area <= 0:
+        raise RowError("zero_area", "the box has zero area: it is too thin")
+    box = max(x1, 0.0), max(y1, 0.0), min(x2, 1.0), min(y2, 1.0)
+    kept = max(box[2] - box[0], 0) * max(box[3] - box[1], 0)
+    if kept <= 0:
+        raise RowError("zero_area", "nothing of the box lies inside the image")
+    if kept < (1 - MAX_AREA_LOST) * area and row.item.corners is None:  # oriented boxes may leave the image
+        lost = f"{(1 - kept / area) * 100:.0f} % of the box lies outside the image"
+        row.remarks.append(Remark("box_clipped", lost, "clipped"))
+    return box
+
+
+def _in_pixels(box: tuple[float, float, float, float], size: tuple[int, int]) -> tuple[float, float, float, float]:
+    height, width = size
+    x1, y1, x2, y2 = (np.array(box) * (width, height, width, height)).astype(np.float32).tolist()
+    if x2 <= x1 or y2 <= y1:
+        raise RowError("zero_area", "the box has zero area in pixels of its image")
+    return x1, y1, x2, y2
+
+
+# -- keypoints and attributes --------------------------------------------------------------------------------------
+
+
+def _read_keypoints(
+    values: list[float], size: tuple[int, int], rules: RowRules, remarks: list[Remark]
+) -> np.ndarray | None:
+    if not values or rules.keypoints is None:
+        return None
+    given = np.array(values).reshape(rules.keypoints.count, rules.keypoints.dims)
+    points = np.zeros((len(given), 3))
+    points[:, :2] = given[:, :2]
+    points[:, 2] = given[:, 2] if given.shape[1] == 3 else np.where((given < 0).any(axis=1), 0, 2)
+    remarks += [Remark(*remark) for remark in check_keypoints(points, (1.0, 1.0), _ROUNDING)]
+    points[:, :2] *= size[::-1]
+    return points
+
+
+def _read_attributes(
+    values: list[float], specs: tuple[AttributeSpec, ...], remarks: list[Remark]
+) -> dict[str, AttributeValue]:
+    found: dict[str, AttributeValue] = {}
+    start = 0
+    for spec in specs if values else ():
+        count = len(spec.values) if spec.multi_label else 1
+        part = values[start : start + count]
+        start += count
+        allowed = (-1.0, 0.0, 1.0) if spec.multi_label else tuple(float(i) for i in range(-1, len(spec.values)))
+        wrong = [value for value in part if value not in allowed]
+        if wrong:
+            expected = "-1, 0 or 1" if spec.multi_label else f"-1 to {len(spec.values) - 1}"
+            message = f"attribute '{spec.name}': expected {expected}, got {wrong[0]:g}"
+            remarks.append(Remark("bad_attribute", message, "read as not labelled"))
+            part = [value if value in allowed else -1.0 for value in part]
+        found[spec.name] = tuple(part) if spec.multi_label else int(part[0])
+    return found
