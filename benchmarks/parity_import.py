@@ -26,7 +26,7 @@ from boxwright.models.network import Network
 from boxwright.models.weights import load_weights
 from boxwright.ops.boxes import cxcywh_to_xyxy
 from boxwright.ops.keypoints import decode_keypoints
-from boxwright.presets import PRESETS, preset
+from boxwright.presets import PRESETS
 from boxwright.structures import ImageOutputs, Outputs, Predictions
 
 LIMIT = 1e-4  # largest difference of raw outputs, relative to the largest value where that is above 1
@@ -123,7 +123,7 @@ def shaken(model: nn.Module, side: int, seed: int = 0) -> nn.Module:
 
 def imported(source: Path, folder: Path) -> tuple[Imported, Network]:
     """The file as our network in evaluation, and the report."""
-    report = import_checkpoint(source, folder / "ours.safetensors", recipe_of=preset, presets=list(PRESETS))
+    report = import_checkpoint(source, folder / "ours.safetensors")
     network = report.recipe.model.build()
     load_weights(network, report.path, strict=True)
     return report, network.eval()

@@ -38,7 +38,7 @@ from boxwright.foreign.importing import import_checkpoint as run_import
 from boxwright.loading.collate import Batch
 from boxwright.loading.loader import val_loader
 from boxwright.models.weights import load_weights, read_metadata
-from boxwright.presets import PRESETS, preset
+from boxwright.presets import preset
 from boxwright.results import Detections
 from boxwright.structures import LossBreakdown, Outputs
 from boxwright.vocabulary import Vocabulary
@@ -424,7 +424,7 @@ def import_checkpoint(source: str | Path, out: str | Path | None = None, **optio
     """
     file = Path(source).expanduser()
     target = file.with_name(f"{file.stem}.boxwright.safetensors") if out is None else Path(out)
-    return run_import(file, target, recipe_of=preset, presets=list(PRESETS), **options)
+    return run_import(file, target, **options)
 
 
 def export(model: Model, out: str | Path | None = None, settings: ExportSettings | None = None) -> Model:

@@ -14,7 +14,7 @@ from boxwright.foreign.importing import import_checkpoint
 from boxwright.foreign.naming import published_keys
 from boxwright.foreign.origin import Origin
 from boxwright.models.weights import load_weights, read_metadata, read_state
-from boxwright.presets import PRESETS, preset
+from boxwright.presets import preset
 from boxwright.vocabulary import KeypointSpec
 
 SMALL = (
@@ -73,7 +73,7 @@ def saved(path, tensors, **more):
 
 
 def imported(source, out, **options):
-    return import_checkpoint(source, out, recipe_of=preset, presets=list(PRESETS), **options)
+    return import_checkpoint(source, out, **options)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,10 @@ from boxwright.models.heads.anchor_based import AnchorBasedConfig
 from boxwright.models.necks.pan import PANConfig
 from boxwright.models.network import Network
 from boxwright.models.weights import load_weights, save_weights
+from boxwright.presets import PRESETS
+from boxwright.presets import preset as recipe_of
 from boxwright.vocabulary import KeypointSpec, TaskName
 
-RecipeOf = Callable[..., Recipe]  # `presets.preset`
 COUNTER = "num_batches_tracked"  # of a batch norm; old files have none, inference does not read it
 # What checkpoints carry beside the network's own tensors, and why it is not needed.
 KNOWN_LEFT = {
@@ -71,8 +72,6 @@ def import_checkpoint(
     source: Path,
     out: Path,
     *,
-    recipe_of: RecipeOf,
-    presets: Sequence[str],
     names: Sequence[str] | None = None,
     preset: str | None = None,
     keypoints: tuple[int, int] | None = None,
@@ -84,8 +83,6 @@ def import_checkpoint(
     Args:
         source: `.pt`, `.pth` or `.safetensors`; nothing in it is run.
         out: the weights file to write.
-        recipe_of: gives a preset's recipe, with the arguments of `presets.preset`.
-        presets: all names it knows.
         names: of the classes; without it those of the file, else "class0", "class1", ...
         preset: take this one; without it the one whose tensors have the file's shapes.
         keypoints: (count, numbers of each) of a pose model, where the file does not say.
@@ -100,7 +97,7 @@ def import_checkpoint(
     checkpoint = read_checkpoint(source)
     origin, keys = recognise(checkpoint)
     _check(checkpoint, origin, names, task)
-    candidates = _candidates(origin, presets, preset, source)
+    candidates = _candidates(origin, list(PRESETS), preset, source)
     options: dict[str, Any] = {"exclusive": exclusive}
     if origin.part != "backbone":
         options |= {"num_classes": origin.num_classes, "keypoints": _keypoints(checkpoint, origin, keypoints)}
