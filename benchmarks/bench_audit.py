@@ -87,7 +87,7 @@ def photographs(folder: Path, count: int) -> Path:
 
 def one(source: str, pixels: bool) -> dict[str, Any]:
     """One audit in this process: seconds by stage, peak memory, findings."""
-    from boxwright.api_audit import setting_of
+    from boxwright.api.audit import setting_of
     from boxwright.auditor.run import audit_dataset
     from boxwright.presets import preset
 

@@ -19,7 +19,7 @@ import torch
 import bench_criteria
 from bench_criteria import ANCHORS, FAMILIES, SIDE, STRIDES, Question, Scene, Step
 from boxwright import api
-from boxwright.api_inspect import every
+from boxwright.api.inspect import every
 from boxwright.drawn.synthetic import draw_dataset
 from boxwright.inspector.probe import inspect
 from boxwright.losses import Criterion, yolov5_grid

@@ -32,6 +32,7 @@ import torch
 from torch import nn
 
 from boxwright import api
+from boxwright.api.export import export, import_checkpoint, verify
 from boxwright.config import to_yaml
 from boxwright.drawn.synthetic import draw_dataset
 from boxwright.engine.assemble import Parts, assemble
@@ -259,8 +260,8 @@ def predict(model: api.Model, data: Path) -> Cell:
 
 def exported(model: api.Model, folder: Path) -> Cell:
     """The ONNX file, verified on drawn images."""
-    file = api.export(model, folder / "ours.onnx", ExportSettings(imgsz=SIDE))
-    found = {one.output: one for one in api.verify(model, file)}
+    file = export(model, folder / "ours.onnx", ExportSettings(imgsz=SIDE))
+    found = {one.output: one for one in verify(model, file)}
     pixels = [f"{found[name].largest:.0e} px" for name in ("boxes", "keypoints") if name in found]
     other = [f"{name} {one.largest:.0e}" for name, one in found.items() if name not in ("boxes", "keypoints", "scores")]
     text = ", ".join([*pixels, f"{found['scores'].largest:.0e}", *other])
@@ -305,7 +306,7 @@ def backbone(name: str, folder: Path) -> dict[str, float]:
     theirs = shaken(getattr(models, BACKBONES[name])(weights=None).eval(), SIDE).double()
     torch.save({key: value.float() for key, value in theirs.state_dict().items()}, folder / "theirs.pth")
     theirs.float().load_state_dict(torch.load(folder / "theirs.pth", weights_only=True))
-    written = api.import_checkpoint(folder / "theirs.pth", folder / "part.safetensors", preset=name).path
+    written = import_checkpoint(folder / "theirs.pth", folder / "part.safetensors", preset=name).path
     network = preset(name).model.build()
     load_weights(network, written, strict=False)
     outputs: list[torch.Tensor] = []

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from boxwright.api import loss as loss
     from boxwright.api import recipe as recipe
     from boxwright.api import train as train
-    from boxwright.api_audit import audit as audit
-    from boxwright.api_inspect import explain_image as explain_image
-    from boxwright.api_inspect import inspect_data as inspect_data
+    from boxwright.api.audit import audit as audit
+    from boxwright.api.inspect import explain_image as explain_image
+    from boxwright.api.inspect import inspect_data as inspect_data
     from boxwright.engine.recipe import Recipe as Recipe
     from boxwright.errors import BoxwrightError as BoxwrightError
     from boxwright.inspector.findings import findings_of as findings_of
@@ -48,12 +48,12 @@ _HOMES = {
     "loss": "api",
     "recipe": "api",
     "inspect": "inspector.probe",
-    "inspect_data": "api_inspect",
-    "explain_image": "api_inspect",
+    "inspect_data": "api.inspect",
+    "explain_image": "api.inspect",
     "findings_of": "inspector.findings",
     "write_report": "reports.report",
     "Inspection": "inspector.probe",
-    "audit": "api_audit",
+    "audit": "api.audit",
     "Model": "api",
     "Run": "api",
     "Recipe": "engine.recipe",

@@ -9,7 +9,7 @@ import pytest
 import torch
 from tests.auditor.builders import labels_of
 
-from boxwright.api_audit import setting_of
+from boxwright.api.audit import setting_of
 from boxwright.auditor.learnable import (
     CellRule,
     PriorRule,

@@ -10,6 +10,7 @@ from tests.export.test_export import made
 from typer.testing import CliRunner
 
 from boxwright import api
+from boxwright.api.export import export
 from boxwright.config import to_yaml
 from boxwright.drawn.synthetic import draw_dataset
 from boxwright.errors import CheckpointError
@@ -49,7 +50,7 @@ def weights(tmp_path_factory):
 )
 def test_an_exported_file_predicts_as_the_weights(tmp_path, weights, scenes, settings):
     model = api.load(weights)
-    exported = api.export(model, tmp_path / f"m.{settings.get('format', 'onnx')}", ExportSettings(imgsz=64, **settings))
+    exported = export(model, tmp_path / f"m.{settings.get('format', 'onnx')}", ExportSettings(imgsz=64, **settings))
     assert api.load(exported.path).names == model.names
     images = sorted((scenes.parent if scenes.is_file() else scenes).rglob("*.jpg")) or sorted(
         (scenes.parent if scenes.is_file() else scenes).rglob("*.png")
@@ -64,9 +65,9 @@ def test_an_exported_file_predicts_as_the_weights(tmp_path, weights, scenes, set
 
 
 def test_weights_that_are_exported_already_are_no_source(tmp_path, weights):
-    exported = api.export(api.load(weights), tmp_path / "m.torchscript", ExportSettings(format="torchscript", imgsz=64))
+    exported = export(api.load(weights), tmp_path / "m.torchscript", ExportSettings(format="torchscript", imgsz=64))
     with pytest.raises(CheckpointError, match="exported already"):
-        api.export(exported)
+        export(exported)
 
 
 def test_the_command_writes_and_verifies(tmp_path, weights):

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from boxwright import api
+from boxwright.api.export import import_checkpoint as import_weights
 from boxwright.errors import CheckpointError
 from boxwright.foreign import rtdetr, torchvision, yolo
 from boxwright.foreign.checkpoint import Checkpoint
@@ -110,7 +111,7 @@ def test_the_original_names_of_rtdetr_are_known(tmp_path):
 
 def test_a_loaded_import_predicts_as_its_source(tmp_path):
     _, network = built("yolov8n")
-    report = api.import_checkpoint(saved(tmp_path / "theirs.pt", renamed(network.half())), names=["a", "b", "c"])
+    report = import_weights(saved(tmp_path / "theirs.pt", renamed(network.half())), names=["a", "b", "c"])
     assert report.path == tmp_path / "theirs.boxwright.safetensors"
     model = api.load(report.path)
     assert model.names == ("a", "b", "c")
@@ -246,7 +247,7 @@ def test_rules_name_only_parts_that_exist():
 
 def test_class_rows_move_by_name_into_other_class_lists(tmp_path):
     _, network = built("yolov8n")
-    api.import_checkpoint(saved(tmp_path / "m.pt", renamed(network)), tmp_path / "w.safetensors", names=["a", "b", "c"])
+    import_weights(saved(tmp_path / "m.pt", renamed(network)), tmp_path / "w.safetensors", names=["a", "b", "c"])
     _, other = built("yolov8n", seed=1, num_classes=2)
     report = load_weights(other, tmp_path / "w.safetensors", strict=False, names=["C", "a"])
     key = "head.class_branches.0.2.bias"

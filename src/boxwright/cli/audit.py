@@ -49,7 +49,7 @@ def audit(
     finding.
     """
     from boxwright.api import RUNS
-    from boxwright.api_audit import audit as look_over
+    from boxwright.api.audit import audit as look_over
     from boxwright.auditor.scene import SHOWN
     from boxwright.cli.console import say, show
     from boxwright.cli.progress import make_listener

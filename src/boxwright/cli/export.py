@@ -48,6 +48,7 @@ def export(
     [bold]boxwright export runs/yolov8n --format onnx --verify[/]
     """
     from boxwright import api
+    from boxwright.api.export import export as write
     from boxwright.cli.console import say
     from boxwright.export.export import ExportSettings
 
@@ -61,18 +62,18 @@ def export(
         **{name: value for name, value in given.items() if value is not None},  # type: ignore[arg-type]
     )
     model = api.load(weights or api.newest_weights())
-    exported = api.export(model, out, settings)
+    exported = write(model, out, settings)
     say(f"{model.path} as {exported.path}, {exported.path.stat().st_size / 1e6:.1f} MB")
     if verify or data is not None:
         _verify(model, exported, data)
 
 
 def _verify(model: "Model", exported: "Model", data: Path | None) -> None:
-    from boxwright import api
+    from boxwright.api.export import verify
     from boxwright.cli.console import say
     from boxwright.export.verify import expect_equal
 
-    differences = api.verify(model, exported, data)
+    differences = verify(model, exported, data)
     lowered = differences[0].conf if differences else None
     if lowered is not None:
         threshold = exported.detector.suppression["conf"]

@@ -41,11 +41,11 @@ def import_weights(
 
     YOLOv5, YOLOv8, YOLOv10, YOLO11, YOLO26, RT-DETR; backbones of torchvision. [bold]boxwright import yolov8n.pt[/]
     """
-    from boxwright import api
+    from boxwright.api.export import import_checkpoint
     from boxwright.cli.console import say
 
     chosen = None if names is None else [name.strip() for name in names.split(",")]
-    done = api.import_checkpoint(
+    done = import_checkpoint(
         checkpoint, out, names=chosen, preset=preset, keypoints=_shape(keypoints), exclusive=exclusive
     )
     for line in report(done, every=every):

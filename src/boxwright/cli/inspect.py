@@ -12,7 +12,7 @@ import typer
 from boxwright.cli.options import Data, Device, Settings, SplitName, Weights
 
 if TYPE_CHECKING:
-    from boxwright.api_inspect import Inspected
+    from boxwright.api.inspect import Inspected
     from boxwright.inspector.explain import Stage
     from boxwright.inspector.probe import Inspection
 
@@ -76,7 +76,7 @@ def inspect(
     if tensors is not None:
         seen = _of_tensors(tensors)
     else:
-        from boxwright.api_inspect import inspect_data
+        from boxwright.api.inspect import inspect_data
 
         seen = inspect_data(
             model if model is not None else weights or newest_weights(),
@@ -113,7 +113,7 @@ def write(folder: Path, seen: "Inspected", *, parquet: bool = False) -> None:
 
 
 def _of_tensors(path: Path) -> "Inspected":
-    from boxwright.api_inspect import Inspected
+    from boxwright.api.inspect import Inspected
     from boxwright.cli.console import say
     from boxwright.inspector.probe import inspect as take_apart
     from boxwright.inspector.tensors import read_tensors
@@ -139,7 +139,7 @@ def explain(
     everything: Annotated[bool, typer.Option("--all", help=f"Every row, not only the first {ROWS}.")] = False,
 ) -> None:
     """Print every tensor of target building and loss for one image, in the order of the computation."""
-    from boxwright.api_inspect import explain_image
+    from boxwright.api.inspect import explain_image
     from boxwright.cli.console import say
 
     for number, stage in enumerate(explain_image(SMALLEST[family], image, labels, weights=weights, imgsz=imgsz), 1):

@@ -52,7 +52,7 @@ def train(
     listener = make_listener()
     look_on = None
     if inspect_every:
-        from boxwright.api_inspect import every
+        from boxwright.api.inspect import every
         from boxwright.cli.inspect import write
 
         look_on = every(inspect_every, INSPECTED, write)

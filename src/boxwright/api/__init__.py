@@ -1,12 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 # SPDX-FileCopyrightText: The boxwright authors
-"""The front door in Python: `train`, `load`, `loss`. The command line is a thin layer over this file."""
+"""Room card: the front door in Python. The command line is a thin layer over this room.
+
+Lives here: `train`, `load`, `loss`, `recipe`, `Model` and `Run` in this file; `inspect.py` (batches and pictures taken
+apart), `audit.py` (datasets looked over), `export.py` (other runtimes, checkpoints of other code bases).
+May import: everything but the command line. This file imports none of the others, so a name is found in one place.
+To add a function: here if it trains or loads, else in the file of its subject; a public one also in `boxwright`.
+Must never happen here: a computation of its own, printing (a `Listener` is told instead).
+"""
 
 import dataclasses
-import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from inspect import signature
 from pathlib import Path
 from typing import Any, overload
 
@@ -29,12 +36,7 @@ from boxwright.engine.validator import Validation
 from boxwright.engine.validator import validate as run_validation
 from boxwright.errors import CheckpointError, ConfigError
 from boxwright.evaluation.result import EvaluationResult
-from boxwright.export.export import SUFFIXES, ExportSettings
-from boxwright.export.export import export as write_export
 from boxwright.export.runtime import ExportedModel, is_exported, load_exported
-from boxwright.export.verify import DRAWN, Difference, compare, drawn_images
-from boxwright.foreign.importing import Imported
-from boxwright.foreign.importing import import_checkpoint as run_import
 from boxwright.loading.collate import Batch
 from boxwright.loading.loader import val_loader
 from boxwright.models.weights import load_weights, read_metadata
@@ -80,7 +82,7 @@ def recipe(name: str, *, data: str | Path | None = None, settings: Settings | No
         ConfigError: an unknown preset, key or value.
         DataError: the dataset cannot be read.
     """
-    source = None if data is None else _absolute(data)
+    source = None if data is None else absolute(data)
     chosen = configure(preset(name), settings, source=source, **keywords)
     if not chosen.data.source:
         return chosen
@@ -131,7 +133,7 @@ def train(
             classes, keeps its fresh values, and a message says how much that is.
         resume: the folder of an interrupted run, to be finished as if it had never stopped; its own recipe is used.
         listener: hears progress; see `boxwright.engine.logs.Listener`.
-        look_on: called after every epoch, for example `boxwright.api_inspect.every(...)`.
+        look_on: called after every epoch, for example `boxwright.api.inspect.every(...)`.
         settings: whole paths, for example {"criterion.rules.main.assigner.topk": 13} or ["train.lr0=0.01"].
         **keywords: settings by their last name, for example `epochs=3`, `imgsz=320`, `batch=8`.
 
@@ -201,7 +203,7 @@ class Model:
         Raises:
             ConfigError: an unknown option or a value out of range.
         """
-        known = list(inspect.signature(Predictor).parameters)[_MODEL_ARGUMENTS:]
+        known = list(signature(Predictor).parameters)[_MODEL_ARGUMENTS:]
         for name in options:
             if name not in known:
                 raise ConfigError(f"{name}: unknown option of prediction{suggest(name, known)}")
@@ -231,7 +233,7 @@ class Model:
             ConfigError: the model was trained without a dataset on disk and none is given, or a wrong setting.
             DataError: the dataset cannot be read, has no such split, or other classes.
         """
-        source = None if data is None else _absolute(data)
+        source = None if data is None else absolute(data)
         exported = isinstance(self.detector, ExportedModel)
         if exported and not self.detector.dynamic and keywords.get("imgsz") is None:
             keywords["imgsz"] = self.detector.imgsz
@@ -362,7 +364,7 @@ def newest_weights(runs: Path = RUNS) -> Path:
     return max(found, key=lambda file: file.stat().st_mtime)
 
 
-def _absolute(data: str | Path) -> str:
+def absolute(data: str | Path) -> str:
     """A path that still holds when the run is resumed from another folder."""
     return str(Path(data).expanduser().absolute())
 
@@ -391,7 +393,7 @@ def _chosen(
         if data is None:
             raise ConfigError(f"data: no dataset; expected {DATASETS}")
         return recipe(model, data=data, settings=settings, **keywords)
-    source = None if data is None else _absolute(data)
+    source = None if data is None else absolute(data)
     return configure(model, settings, source=source, **keywords)
 
 
@@ -413,34 +415,6 @@ def _is_one_image(source: object) -> bool:
     return isinstance(source, np.ndarray) or hasattr(source, "getbands")
 
 
-def import_checkpoint(source: str | Path, out: str | Path | None = None, **options: Any) -> Imported:
-    """A checkpoint of another code base as boxwright weights, with a report; nothing in the file is run.
-
-    Without `out` they are written beside it, as `.safetensors`. Options are those of
-    `boxwright.foreign.importing.import_checkpoint`: `names`, `preset`, `keypoints`, `exclusive`, `task`.
-
-    Raises:
-        CheckpointError: the file is damaged, refused, not known, or does not fit.
-    """
-    file = Path(source).expanduser()
-    target = file.with_name(f"{file.stem}.boxwright.safetensors") if out is None else Path(out)
-    return run_import(file, target, **options)
-
-
-def export(model: Model, out: str | Path | None = None, settings: ExportSettings | None = None) -> Model:
-    """Writes a model for another runtime, by default beside its weights, and opens the file.
-
-    Raises:
-        ExportError: the model cannot be written like this, or a package is missing.
-        CheckpointError: the model is an exported file already.
-    """
-    if isinstance(model.detector, ExportedModel):
-        raise CheckpointError(f"{model.path}: is exported already; expected weights (.safetensors)")
-    settings = settings or ExportSettings()
-    target = model.path.with_suffix(SUFFIXES[settings.format]) if out is None else Path(out)
-    return load(write_export(model.detector, model.recipe, model.vocabulary, target, settings))
-
-
 def _load_exported(file: Path) -> Model:
     exported = load_exported(file)
     vocabulary = exported.vocabulary
@@ -452,21 +426,3 @@ def _load_exported(file: Path) -> Model:
         path=file,
         epoch=0,
     )
-
-
-def verify(model: Model, exported: Model, data: str | Path | None = None, *, images: int = DRAWN) -> list[Difference]:
-    """The largest difference of every output of an exported file from its weights, on drawn images or those of `data`.
-
-    Raises:
-        ExportError: the outputs are not the same ones.
-        DataError: the dataset cannot be read.
-    """
-    if isinstance(model.detector, ExportedModel) or not isinstance(exported.detector, ExportedModel):
-        raise CheckpointError("verify: expected weights and their exported file")
-    side = exported.detector.imgsz
-    if data is None:
-        return compare(exported.detector, model.detector, drawn_images(side, images))
-    chosen = configure(model.recipe, source=_absolute(data), imgsz=side)
-    records = read_split(open_dataset(chosen.data.source, chosen.data.names), "val", chosen.data)
-    loader = val_loader(records, chosen.data, batch=images, workers=0, stride=max(model.detector.strides), square=True)
-    return compare(exported.detector, model.detector, next(iter(loader)).images.float() / 255)

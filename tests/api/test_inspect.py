@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import boxwright as bw
-from boxwright.api_inspect import every
+from boxwright.api.inspect import every
 from boxwright.drawn.synthetic import NAMES, draw_dataset
 from boxwright.engine.logs import Listener
 from boxwright.errors import ConfigError, DataError
