@@ -14,7 +14,7 @@ Names are imported when they are first used, so that `import boxwright` costs no
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0.dev0"
+from boxwright.version import __version__
 
 if TYPE_CHECKING:
     from boxwright.api import Model as Model

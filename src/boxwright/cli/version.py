@@ -8,7 +8,7 @@ from importlib.metadata import version as installed
 
 import typer
 
-from boxwright import __version__
+from boxwright.version import __version__
 
 PACKAGES = ("torch", "numpy", "opencv-python-headless")  # what people are asked for in a bug report
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from boxwright import __version__
 from boxwright.errors import CheckpointError, ConfigError
+from boxwright.version import __version__
 
 # Settings that a resumed run may change: they say how fast or how long, not what is learnt from which data.
 RESUMABLE = (

@@ -28,7 +28,6 @@ from jaxtyping import config
 from torch import Tensor, nn
 from torch.onnx import utils
 
-import boxwright
 from boxwright.config import to_dict, to_yaml
 from boxwright.engine.recipe import Recipe
 from boxwright.errors import ConfigError, ExportError
@@ -37,6 +36,7 @@ from boxwright.models.weights import replace_atomically
 from boxwright.ops.keypoints import decode_keypoints
 from boxwright.ops.scores import class_probabilities
 from boxwright.structures import ImageOutputs, Predictions, at_least_float32
+from boxwright.version import __version__
 from boxwright.vocabulary import AttributeSpec, Vocabulary
 
 ExportFormat = Literal["onnx", "torchscript"]
@@ -206,7 +206,7 @@ def _metadata(
 ) -> dict[str, str]:
     """Text that travels in the file; `boxwright.export.runtime` reads all of it."""
     facts = {
-        "boxwright": boxwright.__version__,
+        "boxwright": __version__,
         "format": settings.format,
         "imgsz": side,
         "batch": None if settings.dynamic else settings.batch,
