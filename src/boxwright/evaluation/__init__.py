@@ -6,7 +6,7 @@ Lives here: `config.py` (what counts), `evaluator.py` (objects: collects images,
 `classify.py` (the same of whole images), `result.py`, `measure.py` (how alike two things are), `rle.py` (masks as run
 lengths), `attributes.py`, `coco.py` (bridge to the COCO evaluator), `curves.py` (matching, curves, operating point),
 `confusion.py`, `report.py` (PNG), `scene.py` (one image's facts).
-May import: `ops`, `structures`, `config`, `errors`. Never models, losses, data, viz.
+May import: `ops`, `structures`, `config`, `errors`. Never models, losses, loading, datasets, viz.
 To add a metric: one file with a pure function of a list of `Scene`, one line in `Evaluator.result`, and a test against
 an independent implementation or hand-computed numbers.
 Must never happen here: printing, a metric that depends on the number of ranks or on the order of images, two forms of

@@ -4,7 +4,7 @@
 
 Lives here: `base.py` (the `Task` type), `postprocess.py` (raw predictions -> kept rows -> Detections), `extras.py`
 (masks, keypoints, oriented boxes and attributes of kept rows), and a file for each task.
-May import: models, losses, evaluation, data types, ops and below. Never engine or presets.
+May import: evaluation, ops and below. Never engine or presets.
 To add a task: `tasks/<name>.py` with one `Task` value, one name in `TASKS` below, a test of the same name.
 Must never happen here: a family's name, a second decode, a second NMS.
 """

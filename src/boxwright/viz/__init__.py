@@ -4,7 +4,7 @@
 
 Lives here: `drawing.py` (boxes, masks, keypoints, labels on an image), `strokes.py` (one object's lines and areas),
 `lettering.py` (text), `sheets.py` (side by side, grids, training batches), `charts.py` (class counts).
-May import: `ops`, `results`, `structures`, `vocabulary`, `errors`. Never models, losses, data, evaluation.
+May import: `ops`, `results`, `structures`, `vocabulary`, `errors`. Never models, losses, loading, datasets, evaluation.
 To add a picture: a function that returns an RGB array, its name below, and a test that looks at pixels.
 Must never happen here: a window, a file, state between two calls.
 """
