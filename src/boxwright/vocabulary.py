@@ -2,9 +2,12 @@
 # SPDX-FileCopyrightText: The boxwright authors
 """What labels and outputs can say: tasks, classes, keypoints, attributes. Plain values; imports no torch.
 
-Datasets, models, results and exported files speak of the same things with these types.
+Datasets, models, results and exported files speak of the same things with these types. What a task is stands in
+`TASKS`, one row each: code asks a row for what it has to know and never compares a task's name.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 from boxwright.config import component
@@ -12,6 +15,57 @@ from boxwright.errors import ConfigError
 
 TaskName = Literal["detect", "segment", "pose", "obb", "classify"]
 TASK_NAMES: tuple[TaskName, ...] = get_args(TaskName)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFacts:
+    """What a task learns and finds beside the class of each object, and what its models are called.
+
+    >>> TASKS["obb"].oriented, TASKS["obb"].boxes_only, TASKS["detect"].boxes_only
+    (True, False, True)
+    """
+
+    suffix: str  # behind a preset's family and size: yolov8n + -seg
+    classes: int  # of the published models: COCO, its people, DOTA v1, ImageNet
+    whole_image: bool = False  # one class of the whole image; there are no objects
+    outlines: bool = False  # of every object, for its mask
+    keypoints: bool = False  # of every object
+    oriented: bool = False  # boxes have an angle
+
+    @property
+    def boxes_only(self) -> bool:
+        """Objects with upright boxes and nothing finer: what labels of objects for any other task can be read for."""
+        return not (self.whole_image or self.outlines or self.keypoints or self.oriented)
+
+
+TASKS: Mapping[TaskName, TaskFacts] = {
+    "detect": TaskFacts(suffix="", classes=80),
+    "segment": TaskFacts(suffix="-seg", classes=80, outlines=True),
+    "pose": TaskFacts(suffix="-pose", classes=1, keypoints=True),
+    "obb": TaskFacts(suffix="-obb", classes=15, oriented=True),
+    "classify": TaskFacts(suffix="-cls", classes=1000, whole_image=True),
+}
+
+
+def task_with(
+    *, whole_image: bool = False, outlines: bool = False, keypoints: bool = False, oriented: bool = False
+) -> TaskName:
+    """The task of exactly these facts; of none, the one of boxes only.
+
+    >>> task_with(keypoints=True), task_with()
+    ('pose', 'detect')
+
+    Raises:
+        ConfigError: no task has all of them.
+    """
+    wanted = (whole_image, outlines, keypoints, oriented)
+    for name, facts in TASKS.items():
+        if (facts.whole_image, facts.outlines, facts.keypoints, facts.oriented) == wanted:
+            return name
+    asked = ", ".join(
+        what for what, given in zip(("whole_image", "outlines", "keypoints", "oriented"), wanted, strict=True) if given
+    )
+    raise ConfigError(f"task: expected facts of one of {', '.join(TASKS)}, got {asked} together")
 
 
 @component
