@@ -37,10 +37,11 @@ format: $(INSTALLED)  ## apply the formatter and the safe lint fixes
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-docs: $(INSTALLED)  ## pages and pictures of every assigner and loss term, sizes of the models, pictures of the tasks
+docs: $(INSTALLED)  ## pages and pictures of every assigner and loss term, sizes of the models, pictures of the tasks, the tour
 	$(VENV)/bin/python docs/build_losses.py
 	$(VENV)/bin/python docs/build_models.py
 	$(VENV)/bin/python docs/build_audit.py
+	$(VENV)/bin/python docs/build_tour.py
 
 bench-peer: $(PEER)/.installed  ## a second environment with the packages that benchmarks compare with (AGPL, GPL; only ever run)
 
