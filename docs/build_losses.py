@@ -21,6 +21,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))  # docs/figures, wherever this is started from
 
+import citations  # noqa: E402
+
 from boxwright import losses  # noqa: E402
 from boxwright.config import _members  # noqa: E402
 from boxwright.errors import DataError  # noqa: E402
@@ -59,10 +61,11 @@ def build(draw: bool = True, out: Path = PAGES) -> dict[Path, str]:
     pages = {}
     for folder, part in parts():
         path = Path(folder) / f"{kind_of(part)}.md"
-        pages[path] = page(part, read_template(part, path), names | {"up": "../"}, path)
+        text = page(part, read_template(part, path), names | {"up": "../"}, path)
+        pages[path] = citations.linked(text, "../../")
     for path in ("index.md", "using.md"):
         text = fill((TEMPLATES / path).read_text(encoding="utf-8"), names | {"up": "", "contents": contents}, path)
-        pages[Path(path)] = NOTE.format(source=f"docs/templates/{path}") + "\n\n" + text
+        pages[Path(path)] = NOTE.format(source=f"docs/templates/{path}") + "\n\n" + citations.linked(text, "../")
     unused = {file.relative_to(TEMPLATES) for file in TEMPLATES.rglob("*.md")} - set(pages)
     if unused:
         raise DataError(f"docs/templates/{min(unused)}: no assigner or term of that kind is listed; remove the file")
@@ -150,9 +153,8 @@ def docstring(part: type) -> tuple[str, str]:
     if not source:
         source = (inspect.getdoc(sys.modules[part.__module__]) or "").partition("Source:")[2]
     paragraphs = [" ".join(block.split()) for block in head.strip().split("\n\n")]
-    # Sections of the specification are named as they are there; papers become links.
-    linked = re.sub(r"arXiv:(\d{4}\.\d{4,5})", r"[arXiv:\1](https://arxiv.org/abs/\1)", " ".join(source.split()))
-    return "\n\n".join(paragraphs), linked
+    papers = re.sub(r"arXiv:(\d{4}\.\d{4,5})", r"[arXiv:\1](https://arxiv.org/abs/\1)", " ".join(source.split()))
+    return "\n\n".join(paragraphs), papers
 
 
 def settings(part: type) -> str:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # SPDX-FileCopyrightText: The boxwright authors
-"""`boxwright check`: findings, statistics, and case 60 of the malformed-input catalogue."""
+"""`boxwright check`: findings, statistics, and spec/datasets case 60."""
 
 import json
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # SPDX-FileCopyrightText: The boxwright authors
-"""Image files: the decoding policy of spec/datasets section 6 and cases 38 to 50 of the malformed-input catalogue."""
+"""Image files: the decoding policy, spec/datasets 6, cases 38 to 50."""
 
 import struct
 import zlib

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # SPDX-FileCopyrightText: The boxwright authors
-"""The label cache: cases 71 and 73 of the malformed-input catalogue."""
+"""The label cache: spec/datasets cases 71 and 73."""
 
 import os
 import pickle

@@ -26,7 +26,7 @@ SMALL = (
 QUICK = ("yolov8n-seg", "yolov5n", "yolov10n", "yolo11n", "yolov8n-cls", "rtdetr-l")
 NOTHING = Checkpoint(Path("none"), {})
 NONE = Origin(family="", task="detect", num_classes=0)
-# Keys that the spec names, to hold our tables against (spec/architectures 7.1 to 7.4).
+# Keys of published checkpoints, to hold our tables against (spec/architectures 7.1 to 7.4).
 SPOKEN = {
     "yolov8n-seg": ("model.22.cv2.0.2.weight", "model.22.cv4.1.0.bn.weight", "model.22.proto.upsample.bias"),
     "yolov10n": (

@@ -80,7 +80,7 @@ def _options(case: dict[str, Any], others: set[str]) -> dict[str, Any]:
     assert set(config) <= OPTIONS | others, f"options without a counterpart: {set(config) - OPTIONS - others}"
     names = {"anchor_t": "ratio", "obj_pw": "objectness_weight", "cls_pw": "class_weight", "fl_gamma": "focal_gamma"}
     options = {names.get(name, name): value for name, value in config.items() if name != "nc"}
-    options.setdefault("duplicates", "last")  # the compatibility position, spec section H.2
+    options.setdefault("duplicates", "last")  # the compatibility position, spec/losses H.2
     level = options.pop("autobalance_level", None)
     if level is not None:
         options["balance"] = AutoBalance(reference_stride=(8, 16, 32)[level])

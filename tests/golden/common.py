@@ -29,7 +29,7 @@ class Run:
 
 Adapter = Callable[[dict[str, Any], dict[str, Any], torch.dtype], Run]
 
-# The position of spec section H that golden files were made in.
+# The position of spec/losses H that golden files were made in.
 COMPATIBLE = {"zero_metric_positives": "lowest_index", "conflict_scope": "all", "validity": "sum"}
 
 
@@ -42,7 +42,7 @@ def predictions(feats: list[Tensor], config: dict[str, Any]) -> Predictions:
 
 
 def targets_from_rows(inputs: dict[str, Any], batch: int, size: tuple[int, int], dtype: torch.dtype) -> Targets:
-    """Flat rows, possibly interleaved between images, to padded slots; a row of zeros is padding (spec G.3)."""
+    """Flat rows, possibly interleaved between images, to padded slots; a row of zeros is padding (spec/losses G.3)."""
     rows = [np.nonzero(inputs["batch_idx"] == image)[0] for image in range(batch)]
     slots = max(map(len, rows))
     labels = torch.zeros(batch, slots, dtype=torch.int64)

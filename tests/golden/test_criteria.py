@@ -3,7 +3,7 @@
 """Whole criteria against golden vectors, from this folder or from the one that BOXWRIGHT_GOLDEN names.
 
 Every case of every file is collected: those of a criterion that we do not have yet are skipped by name, with reason.
-Tolerances are the ones of spec/losses section I.
+Tolerances are the ones of spec/losses I.
 """
 
 import json

@@ -169,7 +169,7 @@ def test_focus_lays_neighbours_out_as_channels():
 
 
 def test_a_focus_stem_is_a_6x6_convolution():
-    """Spec/architectures 2: the later stem is the same function with its weights laid out anew."""
+    """The later stem is the same function with its weights laid out anew (spec/architectures 2)."""
     focus, conv = Focus(3, 5, 3).eval(), Conv(3, 5, 6, 2, padding=2).eval()
     with torch.no_grad():
         weight = focus.conv.conv.weight.view(5, 4, 3, 3, 3)

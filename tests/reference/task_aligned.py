@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # SPDX-FileCopyrightText: The boxwright authors
-"""Task-aligned assignment, one object and one cell at a time, in float64: slow, from spec/losses C.2, F and H.3-H.5."""
+"""Task-aligned assignment, one object and one cell at a time, in float64; spec/losses C.2, F and H.3 to H.5."""
 
 import math
 from dataclasses import dataclass

@@ -2,7 +2,7 @@
 # SPDX-FileCopyrightText: The boxwright authors
 """Image files as RGB pixels, upright, whatever is inside the file. Imports no torch, writes nothing.
 
-Source: spec/datasets section 6. Orientation is applied here and not by OpenCV, whose versions differ in which types
+Source: spec/datasets 6. Orientation is applied here and not by OpenCV, whose versions differ in which types
 they rotate; TIFF is the exception, which OpenCV always turns upright itself. A TIFF with transparency loses the
 hidden colour of transparent pixels, because OpenCV multiplies it with alpha while decoding.
 """

@@ -14,7 +14,7 @@ Fit = Literal["letterbox", "stretch", "crop"]
 class ImagePolicy:
     """How image files become RGB pixels.
 
-    Source: spec/datasets section 6.
+    Source: spec/datasets 6.
     """
 
     alpha: Literal["drop", "composite"] = "drop"  # composite: over white

@@ -16,7 +16,7 @@ SHOWN = 10  # problems printed in an error; the report file has all of them
 
 
 def report_to_dict(report: Report) -> dict[str, Any]:
-    """Plain values of a report, as in spec/datasets section 8."""
+    """Plain values of a report, as in spec/datasets 8."""
     return {**asdict(report), "per_class_counts": dict(report.per_class_counts), "left_out": dict(report.left_out),
             "problems": [asdict(problem) for problem in report.problems]}  # fmt: skip
 

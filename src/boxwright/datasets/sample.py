@@ -131,7 +131,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What was used, fixed in memory, or refused when a split was read (spec/datasets section 8)."""
+    """What was used, fixed in memory, or refused when a split was read (spec/datasets 8)."""
 
     images: int = 0
     labels_found: int = 0

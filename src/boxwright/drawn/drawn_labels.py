@@ -14,7 +14,7 @@ from boxwright.vocabulary import AttributeSpec, TaskName
 def label_rows(objects: Instances, side: int, task: TaskName, attributes: Sequence[AttributeSpec] = ()) -> str:
     """The rows of a label file; attributes come last, an index each, or 0 / 1 for every value.
 
-    Source: spec/datasets section 1.
+    Source: spec/datasets 1.
     """
     rows = []
     for row, label in enumerate(objects.labels.tolist()):

@@ -21,7 +21,7 @@ def ema_factor(updates: int, decay: float = 0.9999, warmup: float = 2000.0) -> f
     >>> round(ema_factor(1), 8), round(ema_factor(2000), 5)
     (0.00049983, 0.63206)
 
-    Source: spec/recipe section 2, EMA.
+    Source: spec/recipe 2, EMA.
     """
     return decay * (1 - math.exp(-updates / warmup)) if warmup > 0 else decay
 

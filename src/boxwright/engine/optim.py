@@ -4,7 +4,7 @@
 
 All of it follows from the recipe and the iteration number: nothing here has to be saved but the optimizer's own state.
 
-Source: spec/recipe section 2.
+Source: spec/recipe 2.
 """
 
 import math

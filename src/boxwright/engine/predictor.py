@@ -169,7 +169,7 @@ def ready(model: Forward, device: torch.device, *, auxiliary: bool = False) -> F
 def place(source: tuple[int, int], side: int, fit: Fit, minimal_stride: int | None = None) -> Letterbox:
     """Where an image of (height, width) px lies in a network input of `side` px; a crop has negative offsets.
 
-    Source: spec/architectures 6.1 (letterbox) and 6.2 (stretch), spec/recipe 6 (evaluation crop of classifiers).
+    Source: letterbox spec/architectures 6.1, stretch spec/architectures 6.2, crop of classifiers spec/recipe 6.
     """
     if fit == "letterbox":
         return letterbox(source, (side, side), minimal_stride=minimal_stride)

@@ -51,7 +51,7 @@ _RANGES: dict[str, tuple[float, float]] = {
 class TrainConfig:
     """How the weights are found. `None` means: the optimizer rule chooses; a value set here is never overridden.
 
-    Source: spec/recipe sections 1, 2 and 8.
+    Source: spec/recipe 1, 2 and 8.
     """
 
     epochs: int = 100

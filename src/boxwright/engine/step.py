@@ -2,7 +2,7 @@
 # SPDX-FileCopyrightText: The boxwright authors
 """One training step: batch to device, forward, loss, backward, and the optimizer step when enough images were seen.
 
-Source: architecture section 4, spec/recipe section 2 (step rule, loss scale, clipping).
+Source: architecture section 4, spec/recipe 2 (step rule, loss scale, clipping).
 """
 
 import dataclasses
@@ -57,7 +57,7 @@ def resized(batch: Batch, size: tuple[int, int]) -> Batch:
 def multi_scale_size(size: tuple[int, int], stride: int, *, seed: int, iteration: int) -> tuple[int, int]:
     """A random training size from half to one and a half of the usual one, the same on every rank.
 
-    Source: spec/recipe section 6, multi-scale.
+    Source: spec/recipe 6, multi-scale.
     """
     generator = np.random.default_rng([seed, iteration])
     longest = max(size)

@@ -76,7 +76,7 @@ class ImageEvaluator:
     def result(self) -> EvaluationResult:
         """Scores everything seen so far; the fitness is the mean of top-1 and top-5.
 
-        Source: spec/recipe section 7.
+        Source: spec/recipe 7.
         """
         scenes = [self._scenes[index] for index in sorted(self._scenes)]
         classes = len(self.names)

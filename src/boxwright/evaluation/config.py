@@ -14,7 +14,7 @@ CurveForm = Literal["2026", "legacy"]
 class EvaluationConfig:
     """What counts as a detection in validation, and how it is scored.
 
-    Source: spec/recipe section 7.
+    Source: spec/recipe 7.
     """
 
     conf: float = 0.001  # a candidate's score must be above it

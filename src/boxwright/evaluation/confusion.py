@@ -25,7 +25,7 @@ def confusion_matrix(
     whatever their classes. A label nobody met counts as predicted background, a detection that met nobody as true
     background, also in images without a single meeting, unless more than `iou` of its area lies in an ignore region.
 
-    Source: spec/recipe section 7 (the corrected rule).
+    Source: spec/recipe 7 (the corrected rule).
     """
     matrix = np.zeros((num_classes + 1, num_classes + 1), np.int64)
     for scene in scenes:

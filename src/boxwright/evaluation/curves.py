@@ -3,7 +3,7 @@
 """Precision, recall and F1 as functions of the confidence, the operating point, and the 101-point curve AP.
 
 The curve AP is not the COCO evaluator's: its matching and interpolation differ slightly, and a perfect detector gets
-0.995. It is kept because other YOLO code reports it. Source: spec/recipe section 7.
+0.995. It is kept because other YOLO code reports it. Source: spec/recipe 7.
 """
 
 from collections.abc import Sequence

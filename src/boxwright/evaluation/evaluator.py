@@ -81,7 +81,7 @@ class Evaluator:
     def result(self) -> EvaluationResult:
         """Scores everything seen so far; the fitness adds up 0.1 ap50 + 0.9 ap50_95 of every kind.
 
-        Source: spec/recipe section 7.
+        Source: spec/recipe 7.
         """
         scenes = [self._scenes[index] for index in sorted(self._scenes)]
         metrics: dict[str, float] = {}

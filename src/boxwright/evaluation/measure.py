@@ -13,7 +13,7 @@ from boxwright.evaluation.scene import Scene, box_areas
 from boxwright.ops.polygons import box_corners, oriented_corners, pairwise_intersections, pairwise_oriented_iou
 
 ObjectKind = Literal["box", "mask", "pose", "obb"]
-BODY_SHARE = 0.53  # of a box, where nothing tells the area of the body in it; spec/recipe section 7
+BODY_SHARE = 0.53  # of a box, where nothing tells the area of the body in it; spec/recipe 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class Measure:
     """One kind of comparison.
 
     Boxes, masks and oriented boxes overlap (intersection over union, of oriented ones of the exact polygons); keypoints
-    have the object keypoint similarity. Source: spec/recipe section 7.
+    have the object keypoint similarity. Source: spec/recipe 7.
     """
 
     kind: ObjectKind = "box"

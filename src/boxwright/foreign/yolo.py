@@ -2,7 +2,7 @@
 # SPDX-FileCopyrightText: The boxwright authors
 """Checkpoints that name their tensors `model.<layer>.<part>`: YOLOv5, v8, v10, 11, 26 and the RT-DETR of that style.
 
-Source: the facts of spec/architectures section 7.
+Source: the facts of spec/architectures 7.
 """
 
 import re

@@ -5,7 +5,7 @@
 Anchors and labels are (width, height) in pixels of the network input. A label can be learned from an anchor when
 neither side differs by the factor `ratio` or more; best possible recall is the share of labels with such an anchor.
 
-Source: spec/recipe section 5; clustering of sizes: YOLO9000, Redmon and Farhadi 2016, arXiv:1612.08242.
+Source: spec/recipe 5; clustering of sizes: YOLO9000, Redmon and Farhadi 2016, arXiv:1612.08242.
 """
 
 from collections.abc import Sequence

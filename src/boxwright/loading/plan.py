@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from boxwright.errors import ConfigError, DataError
 
 MAX_WORKERS = 8
-VALIDATION_PAD = 0.5  # strides added to a validation rectangle; spec/recipe section 6
+VALIDATION_PAD = 0.5  # strides added to a validation rectangle; spec/recipe 6
 
 
 def default_workers(world: int = 1) -> int:

@@ -31,7 +31,7 @@ def yolov5_gains(
     >>> {name: round(gain, 6) for name, gain in yolov5_gains(classes=20, image_size=320).items()}
     {'box': 0.05, 'obj': 0.25, 'cls': 0.125}
 
-    Source: spec/losses E.1 (recipe scaling) and H.23.
+    Source: spec/losses E.1 and H.23.
     """
     base, share = YOLOV5_GAINS | dict(gains or {}), 3 / levels
     return {

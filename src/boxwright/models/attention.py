@@ -2,7 +2,7 @@
 # SPDX-FileCopyrightText: The boxwright authors
 """Self-attention among the cells of a coarse map, and the blocks around it.
 
-Source: YOLOv10, Wang et al. 2024, arXiv:2405.14458, section 3.3; spec/architectures section 2.
+Source: YOLOv10, Wang et al. 2024, arXiv:2405.14458, section 3.3; spec/architectures 2.
 """
 
 import torch

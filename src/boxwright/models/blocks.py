@@ -5,7 +5,7 @@
 Written for channels-last maps: elementwise kernels are three times slower on a slice of the channels (rows too short to
 be vectorised), so slices that others work on are made dense, forward by `dense` and backward in `join`.
 
-Source: spec/architectures sections 1, 2 and 6.10.
+Source: spec/architectures 1, 2 and 6.10.
 """
 
 from abc import ABC, abstractmethod

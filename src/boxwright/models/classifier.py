@@ -71,7 +71,7 @@ class Classifier(Network):
 class ClassifierConfig:
     """A backbone, and how wide the layer before the classes is.
 
-    Source: spec/architectures 2 (`Classify`) and 4.2.
+    Source: spec/architectures 2 and 4.2.
     """
 
     kind: Literal["classifier"] = "classifier"

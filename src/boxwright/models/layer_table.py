@@ -5,7 +5,7 @@
 Keys: `nc`, `backbone`, `head`; `scales` (letter: [depth, width, widest]) or `depth_multiple` and `width_multiple`;
 `anchors` (px, one flat list per level) for an anchor-based head; `kpt_shape`, `reg_max`, `end2end` for the others.
 
-Source: spec/architectures sections 1 (scaling rules) and 3 to 5.
+Source: spec/architectures 1 and 3 to 5.
 """
 
 import math

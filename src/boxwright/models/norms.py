@@ -2,7 +2,7 @@
 # SPDX-FileCopyrightText: The boxwright authors
 """Batch norms by the two habits of published code, and ones that never change.
 
-Source: spec/architectures section 1; frozen norms: section 6.7.
+Source: spec/architectures 1; frozen norms: spec/architectures 6.7.
 """
 
 from typing import Literal

@@ -5,7 +5,7 @@
 All are cross-stage partial: part of the map bypasses the units. Which block stands where is data of a backbone or neck.
 Add one: a class or a function here, its name in `BlockName` and its line in `_BLOCKS`.
 
-Source: CSPNet, Wang et al. 2020, arXiv:1911.11929; spec/architectures section 2.
+Source: CSPNet, Wang et al. 2020, arXiv:1911.11929; spec/architectures 2.
 """
 
 from collections.abc import Callable

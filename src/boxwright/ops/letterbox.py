@@ -46,7 +46,7 @@ class Letterbox:
     def to_original(self, boxes: Boxes) -> Boxes:
         """Boxes, px xyxy of the network input, in pixels of the original image, clipped to it.
 
-        The exact inverse of `to_network` for boxes inside the image. Source: spec/architectures 6.2, 2026 form.
+        The exact inverse of `to_network` for boxes inside the image. Source: spec/architectures 6.2 (the form of 2026).
         """
         _require(boxes, 4, "boxes")
         height, width = self.source
@@ -151,7 +151,7 @@ def centre_crop(source: tuple[int, int], side: int) -> Letterbox:
     Raises:
         ShapeError: a side is not positive.
 
-    Source: spec/recipe section 6, evaluation of classifiers.
+    Source: spec/recipe 6, evaluation of classifiers.
 
     >>> centre_crop((100, 200), 50)
     Letterbox(source=(100, 200), target=(50, 50), resized=(50, 100), top=0, left=-25)

@@ -2,7 +2,7 @@
 # SPDX-FileCopyrightText: The boxwright authors
 """How the sizes of a family follow from one table of layers.
 
-Source: spec/architectures section 1.
+Source: spec/architectures 1.
 """
 
 import math

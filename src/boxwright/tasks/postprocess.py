@@ -64,7 +64,7 @@ def postprocess(preds: Predictions, options: SelectOptions) -> list[Kept]:
     class) pairs. Only candidates that may count are decoded. Equal scores keep the order of candidates. Syncs with the
     device for the counts of rows and for the rows.
 
-    Source: spec/architectures sections 6.4, 6.6 and 6.7. The two steps of 6.6 (best candidates, then best pairs of
+    Source: spec/architectures 6.4, 6.6 and 6.7. The two steps of 6.6 (best candidates, then best pairs of
     those) are one here: the best k pairs are always pairs of the best k candidates.
 
     Raises:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # SPDX-FileCopyrightText: The boxwright authors
-"""COCO JSON: layouts, declarations, annotations, and cases 63 to 68 of the malformed-input catalogue."""
+"""COCO JSON: layouts, declarations, annotations, and spec/datasets cases 63 to 68."""
 
 import json
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # SPDX-FileCopyrightText: The boxwright authors
-"""data.yaml: what people write, and cases 55 to 61 of the malformed-input catalogue."""
+"""data.yaml: what people write, and spec/datasets cases 55 to 61."""
 
 import pytest
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # SPDX-FileCopyrightText: The boxwright authors
-"""DOTA text labels: section 5 and case 70 of the specification. Images are 40 px high, 60 wide."""
+"""DOTA text labels: spec/datasets 5 and case 70. Images are 40 px high, 60 wide."""
 
 import pytest
 

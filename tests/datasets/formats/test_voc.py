@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # SPDX-FileCopyrightText: The boxwright authors
-"""Pascal VOC folders: offsets, lists, and case 69 of the malformed-input catalogue."""
+"""Pascal VOC folders: offsets, lists, and spec/datasets case 69."""
 
 import pytest
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # SPDX-FileCopyrightText: The boxwright authors
-"""YOLO labels: one test for each case of the malformed-input catalogue (spec/datasets section 7) that concerns them."""
+"""YOLO labels: one test for each case of malformed input (spec/datasets 7) that concerns them."""
 
 import unicodedata
 from pathlib import Path

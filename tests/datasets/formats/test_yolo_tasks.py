@@ -29,7 +29,7 @@ def test_outlines_are_kept_for_segment_and_give_the_box():
     first, second = labels.instances.polygons
     np.testing.assert_allclose(first[0], [[6, 4], [30, 4], [30, 30]], rtol=1e-6)
     assert first[0].dtype == np.float32
-    assert second == ()  # case 14: a box in a polygon file
+    assert second == ()  # spec/datasets case 14: a box in a polygon file
     np.testing.assert_allclose(labels.instances.boxes, [[6, 4, 30, 30], [24, 16, 36, 24]], rtol=1e-6)
     assert [(p.code, p.message) for p in labels.problems] == [
         ("outline_missing", "1 of 2 rows are boxes without an outline")

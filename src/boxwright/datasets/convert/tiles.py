@@ -2,7 +2,7 @@
 # SPDX-FileCopyrightText: The boxwright authors
 """Large images cut into overlapping tiles, with the objects that are mostly inside each.
 
-Source: spec/datasets section 5; Xia et al. 2018, DOTA (crops of 1024 px, 200 px apart less than their side).
+Source: spec/datasets 5; Xia et al. 2018, DOTA (crops of 1024 px, 200 px apart less than their side).
 """
 
 from collections.abc import Callable, Iterator, Mapping

@@ -4,7 +4,7 @@
 
 Attributes of objects are declared at the top level (or inside `info`) in the form of data.yaml:
 `"attributes": {"colour": ["red", "blue"], "marks": {"values": ["dot"], "multi_label": true}}`; annotations carry
-`"attributes": {"colour": "red", "marks": ["dot"]}`. Source: spec/datasets section 3.
+`"attributes": {"colour": "red", "marks": ["dot"]}`. Source: spec/datasets 3.
 """
 
 import re

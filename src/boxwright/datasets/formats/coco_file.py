@@ -2,7 +2,7 @@
 # SPDX-FileCopyrightText: The boxwright authors
 """A COCO JSON file as a whole: parsed once, its parts checked, its annotations grouped by image.
 
-Source: spec/datasets section 3, cases 63 to 68.
+Source: spec/datasets 3, cases 63 to 68.
 """
 
 import json

@@ -2,7 +2,7 @@
 # SPDX-FileCopyrightText: The boxwright authors
 """The annotations of one image of a COCO file, each checked on its own.
 
-Source: spec/datasets section 3, cases 63 to 67.
+Source: spec/datasets 3, cases 63 to 67.
 """
 
 import math

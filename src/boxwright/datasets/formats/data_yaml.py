@@ -2,7 +2,7 @@
 # SPDX-FileCopyrightText: The boxwright authors
 """A YOLO `data.yaml`, as people have it, to a `DatasetHeader`. Nothing in it is run or downloaded.
 
-Source: spec/datasets section 2.
+Source: spec/datasets 2.
 """
 
 import os

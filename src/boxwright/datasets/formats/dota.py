@@ -2,7 +2,7 @@
 # SPDX-FileCopyrightText: The boxwright authors
 """DOTA folders: `images/` and `labelTxt/`, for each split or once.
 
-Source: spec/datasets section 5 and case 70; Xia et al. 2018, arXiv:1711.10398.
+Source: spec/datasets 5 and case 70; Xia et al. 2018, arXiv:1711.10398.
 """
 
 import math

@@ -2,7 +2,7 @@
 # SPDX-FileCopyrightText: The boxwright authors
 """Classification folders: `train/<class name>/<images>`, `val/<class name>/<images>`.
 
-Source: spec/datasets section 1.
+Source: spec/datasets 1.
 """
 
 from collections.abc import Sequence

@@ -2,7 +2,7 @@
 # SPDX-FileCopyrightText: The boxwright authors
 """Oriented boxes as labels have them: four corners, or an outline that a rectangle is fitted to.
 
-Source: spec/datasets sections 1 and 5, cases 35 and 36.
+Source: spec/datasets 1 and 5, cases 35 and 36.
 """
 
 from typing import Literal

@@ -2,7 +2,7 @@
 # SPDX-FileCopyrightText: The boxwright authors
 """Run-length masks of COCO files: column by column, beginning with the number of unset pixels.
 
-Source: spec/datasets section 3. Counts come from strangers, so every one is checked before it is used.
+Source: spec/datasets 3. Counts come from strangers, so every one is checked before it is used.
 """
 
 from typing import Any

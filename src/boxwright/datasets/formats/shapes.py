@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-MIN_INSIDE = 0.7  # share of an oriented box that must lie inside the image (spec/datasets section 5)
+MIN_INSIDE = 0.7  # share of an oriented box that must lie inside the image (spec/datasets 5)
 _CROSSING_POINTS = 200  # longer outlines are not searched for crossings: the search is quadratic
 
 
@@ -117,7 +117,7 @@ def crosses_itself(points: np.ndarray) -> bool:
 def join_parts(parts: Sequence[np.ndarray]) -> np.ndarray:
     """Several outlines as one closed path, each joined to the path before it at the nearest points.
 
-    The joins run there and back on the same line, so they enclose nothing. Source: spec/datasets section 1.
+    The joins run there and back on the same line, so they enclose nothing. Source: spec/datasets 1.
     """
     path = parts[0]
     for part in parts[1:]:

@@ -2,7 +2,7 @@
 # SPDX-FileCopyrightText: The boxwright authors
 """Pascal VOC folders: `Annotations/`, `JPEGImages/`, `ImageSets/Main/`.
 
-Source: spec/datasets section 4; Everingham et al. 2010, development kit.
+Source: spec/datasets 4; Everingham et al. 2010, development kit.
 """
 
 import math

@@ -2,7 +2,7 @@
 # SPDX-FileCopyrightText: The boxwright authors
 """What a data.yaml declares about its label rows: task, keypoints, attributes.
 
-Source: spec/datasets section 2 (kpt_shape, flip_idx); kpt_names, skeleton, task and attributes are ours.
+Source: spec/datasets 2 (kpt_shape, flip_idx); kpt_names, skeleton, task and attributes are ours.
 """
 
 from collections.abc import Callable, Mapping

@@ -2,7 +2,7 @@
 # SPDX-FileCopyrightText: The boxwright authors
 """YOLO layout: images with a text file each, described by a data.yaml or by folder names.
 
-Source: spec/datasets sections 1 and 2.
+Source: spec/datasets 1 and 2.
 """
 
 import os

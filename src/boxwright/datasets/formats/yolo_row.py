@@ -2,7 +2,7 @@
 # SPDX-FileCopyrightText: The boxwright authors
 """One row of a YOLO label file: class, box or outline, keypoints, attributes.
 
-Source: spec/datasets sections 1 and 7 (cases 1 to 19 and 28 to 36).
+Source: spec/datasets 1 and 7, cases 1 to 19 and 28 to 36.
 """
 
 import math

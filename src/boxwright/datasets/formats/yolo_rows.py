@@ -2,7 +2,7 @@
 # SPDX-FileCopyrightText: The boxwright authors
 """YOLO label files: text rows to objects in pixels, each bad row named and explained.
 
-Source: spec/datasets sections 1 and 7. A file of boxes whose every row is in order takes a short path; any doubt about
+Source: spec/datasets 1 and 7. A file of boxes whose every row is in order takes a short path; any doubt about
 any row sends the whole file through the careful one, so both give the same boxes.
 """
 

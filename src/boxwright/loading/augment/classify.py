@@ -34,7 +34,7 @@ def build_image_sample(
 
     Order: random crop (or the whole image, letterboxed or stretched), flips, RandAugment or HSV, erasing.
 
-    Source: spec/recipe section 6, "Classification train".
+    Source: spec/recipe 6, "Classification train".
     """
     image = sample.image
     if fit == "crop":

@@ -29,7 +29,7 @@ def jitter_hsv(
     """The RGB image with hue, saturation and value changed by amounts drawn within +- the ranges; the argument is kept.
 
     Draws three numbers, always. The result is a view of planes in memory, as a batch wants them.
-    Source: spec/recipe section 6, the additive hue of 2025.
+    Source: spec/recipe 6, the additive hue of 2025.
     """
     shift, more_saturation, more_value = (float(x) for x in rng.uniform(-1, 1, 3) * (hue, saturation, value))
     if shift == more_saturation == more_value == 0:

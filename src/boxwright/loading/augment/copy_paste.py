@@ -28,7 +28,7 @@ def paste_objects(picture: Picture, other: Picture, share: float) -> Picture:
     round(share * n) by increasing overlap are taken, n being the number of objects of `other`. What they hide keeps its
     labels.
 
-    Source: Simple copy-paste, Ghiasi et al. 2021, arXiv:2012.07177; the choice of objects: spec/recipe section 6.
+    Source: Simple copy-paste, Ghiasi et al. 2021, arXiv:2012.07177; the choice of objects: spec/recipe 6.
     Deviation: pasted after the affine transform and not before it, because no canvas is drawn before.
     """
     chosen = _choose(picture.objects, other.objects, share)

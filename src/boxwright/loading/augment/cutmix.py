@@ -34,7 +34,7 @@ def paste_area(picture: Picture, other: Picture, areas: tuple[Window, ...]) -> P
     Objects of the other picture come along, cut to the area, where enough of them is inside: 10 % of their box, or 1 %
     with outlines. Without a free area nothing changes.
 
-    Source: CutMix, Yun et al. 2019, arXiv:1905.04899; areas and limits: spec/recipe section 6.
+    Source: CutMix, Yun et al. 2019, arXiv:1905.04899; areas and limits: spec/recipe 6.
     """
     free = [area for area in areas if _is_free(picture, area)]
     if not free:

@@ -60,7 +60,7 @@ def draw_warp(
     Ranges are those of `AugmentConfig`.
 
     matrix = T S R P C (right to left): centre, perspective, rotate and scale, shear, move to the drawn place.
-    Source: spec/recipe section 6.
+    Source: spec/recipe 6.
     """
     draws = rng.uniform(-1, 1, 8)
     size = 1 + draws[7] * scale
@@ -99,7 +99,7 @@ def keep_visible(picture: Picture, scale: float) -> Picture:
     """The picture with boxes clipped to it, without objects that the transform left too small, thin or hidden.
 
     Keypoints outside become unlabelled; outlines and oriented corners are not clipped.
-    Source: spec/recipe section 6, "Filter".
+    Source: spec/recipe 6, "Filter".
     """
     height, width = picture.image.shape[:2]
     objects = picture.objects

@@ -36,7 +36,7 @@ _COMPARE = {"ge": (operator.ge, ">="), "le": (operator.le, "<="), "lt": (operato
 class AugmentConfig:
     """How training images are varied; every default is the YOLOv8 recipe's.
 
-    Source: spec/recipe section 6; values section 1.
+    Source: spec/recipe 6; values: spec/recipe 1.
     """
 
     hsv_h: Share = 0.015  # hue shift, fraction of the hue circle, either way
@@ -163,7 +163,7 @@ def _place(
 def pose_flip_message(header: DatasetHeader, augment: AugmentConfig, task: TaskName = "pose") -> str | None:
     """What to tell the user when keypoints without left-right pairs keep images from being mirrored; None: nothing.
 
-    Source: spec/recipe section 6, "Flips"; spec/datasets case 34.
+    Source: spec/recipe 6, "Flips"; spec/datasets case 34.
     """
     if task != "pose" or header.keypoints is None or header.keypoints.flip is not None or not augment.fliplr:
         return None

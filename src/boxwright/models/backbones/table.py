@@ -5,7 +5,7 @@
 The table is backbone and neck in one: with it the neck is `necks/none.py`. Widths and repeats here are those of the
 finished network; `models/layer_table.py` reads and scales the files that people write.
 
-Source: spec/architectures sections 1 to 5.
+Source: spec/architectures 1 to 5.
 """
 
 import difflib

@@ -2,7 +2,7 @@
 # SPDX-FileCopyrightText: The boxwright authors
 """No neck: the head reads the backbone's maps. For layer tables, which bring their own, and for plain pyramids.
 
-Source: spec/architectures section 3.2, where backbone and neck are one table.
+Source: spec/architectures 3.2, where backbone and neck are one table.
 """
 
 from collections.abc import Sequence
