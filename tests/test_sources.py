@@ -54,6 +54,19 @@ def test_every_citation_leads_to_a_place_that_exists():
     assert followed > 200  # of all folders together: a reader that finds none would pass everything
 
 
+def test_a_paragraph_that_a_citation_names_exists():
+    """`spec/recipe 6, "Flips"`: section 6 has a paragraph that opens with **Flips**."""
+    wrong, followed = [], 0
+    for file, _ in FILES:
+        for _, text in citations.prose(file):
+            for book, title in re.findall(r"(spec/\w+)\s+[\w.]+,\s+\"([^\"]+)\"", text):
+                followed += 1
+                if f"**{title}**" not in (DOCS / citations.BOOKS[book]).read_text(encoding="utf-8"):
+                    wrong.append(f"{file.relative_to(ROOT)}: {book}: no paragraph **{title}**")
+    assert not wrong, "\n".join(wrong)
+    assert followed >= 3
+
+
 def test_no_citation_is_in_a_form_that_cannot_be_followed():
     wrong = []
     for file, book in FILES:
