@@ -14,6 +14,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -36,16 +37,17 @@ from boxwright.losses import (
     yolov8_segment,
 )
 from boxwright.structures import Outputs, Targets
-from harness import allocation_peak, arguments, machine, medians, record, warm_heap
+from harness import Bench, absent, allocation_peak, arguments, start
 
-SIDE, STRIDES, BINS, COEFS, KEYPOINTS = 640, (8, 16, 32), 16, 32, 17
+SIDE, BATCH = 640, 16  # px, images
+SMOKE_SIDE, SMOKE_BATCH = 64, 2
+STRIDES, BINS, COEFS, KEYPOINTS = (8, 16, 32), 16, 32, 17
 ANCHORS = (
     ((10.0, 13.0), (16.0, 30.0), (33.0, 23.0)),
     ((30.0, 61.0), (62.0, 45.0), (59.0, 119.0)),
     ((116.0, 90.0), (156.0, 198.0), (373.0, 326.0)),
 )
 Step = Callable[[], Tensor]
-COMPILE = False  # set by --compile
 
 
 @dataclass
@@ -54,11 +56,11 @@ class Scene:
 
     batch: int
     classes: int
+    side: int  # px
     leaves: dict[str, Tensor] = field(default_factory=dict)
     image: Tensor = field(default_factory=lambda: torch.zeros(0))
     labels: Tensor = field(default_factory=lambda: torch.zeros(0))
     boxes: Tensor = field(default_factory=lambda: torch.zeros(0))  # normalised centre boxes
-    extras: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def logits_bytes(self) -> int:
@@ -79,14 +81,26 @@ def random_boxes(counts: Sequence[int], sides: tuple[float, float], g: torch.Gen
     return torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)), torch.cat((centre, size), dim=1)
 
 
-def dense_scene(counts: Sequence[int], classes: int, sides: tuple[float, float], seed: int = 0) -> Scene:
+@dataclass(frozen=True)
+class Question:
+    """One workload."""
+
+    name: str
+    counts: tuple[int, ...]  # objects of each image
+    classes: int = 80
+    sides: tuple[float, float] = (0.04, 0.6)  # of the boxes, as shares of the image's
+    side: int = SIDE  # of the image, px
+
+
+def dense_scene(question: Question, classes: int | None = None, seed: int = 0) -> Scene:
     """What a YOLOv8 head leaves: raw distances and class logits, candidates last."""
     g = torch.Generator().manual_seed(seed)
-    anchors, batch = sum((SIDE // stride) ** 2 for stride in STRIDES), len(counts)
-    found = Scene(batch, classes)
+    batch, classes = len(question.counts), classes or question.classes
+    anchors = sum((question.side // stride) ** 2 for stride in STRIDES)
+    found = Scene(batch, classes, question.side)
     found.leaves["boxes"] = torch.randn(batch, 4 * BINS, anchors, generator=g).requires_grad_()
     found.leaves["scores"] = (torch.randn(batch, classes, anchors, generator=g) - 4).requires_grad_()
-    found.image, found.boxes = random_boxes(counts, sides, g)
+    found.image, found.boxes = random_boxes(question.counts, question.sides, g)
     found.labels = torch.randint(classes, (len(found.image),), generator=g)
     return found
 
@@ -104,42 +118,52 @@ def instance_map(scene: Scene, side: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Question:
-    """One workload."""
+class Workload:
+    """Our side of a question, laid out before the step, and how the peer's step is built."""
 
-    name: str
-    counts: tuple[int, ...]  # objects of each image
-    classes: int = 80
-    sides: tuple[float, float] = (0.04, 0.6)
+    scene: Scene
+    criterion: Criterion
+    outputs: Callable[[], Outputs]
+    targets: Targets
+    peer: Callable[[], Step | None]
+
+    def step(self, *, compiled: bool = False) -> Step:
+        """Our criterion on prepared targets, forward and backward."""
+
+        def total_of() -> Tensor:
+            return self.criterion(self.outputs(), self.targets).total
+
+        run = torch.compile(total_of, fullgraph=True) if compiled else total_of
+        return stepping(self.scene, run)
 
 
-def ours(scene: Scene, criterion: Criterion, outputs: Callable[[], Outputs], **labels: Any) -> Step:
-    """Our criterion on prepared targets, forward and backward."""
-    targets = targets_from_rows(
-        scene.image, scene.labels, scene.boxes, batch=scene.batch, image_size=(SIDE, SIDE), **labels
-    )
-    return prepared(scene, criterion, outputs, targets)
-
-
-def prepared(scene: Scene, criterion: Criterion, outputs: Callable[[], Outputs], targets: Targets) -> Step:
-    """The step on targets that are laid out before it."""
-    grid = outputs().final.grid
-    if grid is not None and grid.prior_wh is not None:
-        grid = yolov5_grid((SIDE, SIDE), ANCHORS, STRIDES, anchor_unit="pixel")
-    targets = criterion.prepare(targets, grid)
-
-    def total_of() -> Tensor:
-        return criterion(outputs(), targets).total
-
-    run = torch.compile(total_of, fullgraph=True) if COMPILE else total_of
+def stepping(scene: Scene, total_of: Callable[[], Tensor]) -> Step:
+    """Forward and backward, from no gradients."""
 
     def step() -> Tensor:
         scene.clear()
-        total = run()
-        total.backward()
+        total = total_of()
+        torch.autograd.backward(total)
         return total.detach()
 
     return step
+
+
+def workload(
+    scene: Scene,
+    criterion: Criterion,
+    outputs: Callable[[], Outputs],
+    peer: Callable[[], Step | None],
+    **labels: Any,
+) -> Workload:
+    """The scene with its labels prepared on the host."""
+    targets = targets_from_rows(
+        scene.image, scene.labels, scene.boxes, batch=scene.batch, image_size=(scene.side, scene.side), **labels
+    )
+    grid = outputs().final.grid
+    if grid is not None and grid.prior_wh is not None:
+        grid = yolov5_grid((scene.side, scene.side), ANCHORS, STRIDES, anchor_unit="pixel")
+    return Workload(scene, criterion, outputs, criterion.prepare(targets, grid), peer)
 
 
 def peer_model(name: str) -> Any | None:
@@ -155,7 +179,7 @@ def peer_model(name: str) -> Any | None:
 
 
 def peer(scene: Scene, name: str, outputs: Callable[[], Any], **labels: Tensor) -> Step | None:
-    """The peer's criterion, forward and backward."""
+    """The peer's criterion, forward and backward, or None where it is not installed."""
     model = peer_model(name)
     if model is None:
         return None
@@ -168,83 +192,76 @@ def peer(scene: Scene, name: str, outputs: Callable[[], Any], **labels: Tensor) 
         "cls": scene.labels.reshape(-1, 1).float(),
         "bboxes": scene.boxes,
     } | labels
-
-    def step() -> Tensor:
-        scene.clear()
-        total = criterion(outputs(), rows)[0].sum()
-        total.backward()
-        return total.detach()
-
-    return step
+    return stepping(scene, lambda: criterion(outputs(), rows)[0].sum())
 
 
-def feature_maps(batch: int) -> list[Tensor]:
+def feature_maps(scene: Scene) -> list[Tensor]:
     """The peer reads nothing of them but their shapes."""
-    return [torch.zeros(batch, 1, SIDE // stride, SIDE // stride) for stride in STRIDES]
+    return [torch.zeros(scene.batch, 1, scene.side // stride, scene.side // stride) for stride in STRIDES]
 
 
-def joined(scene: Scene, **extras: Tensor) -> Callable[[], Outputs]:
+def joined(scene: Scene, **extras: Any) -> Callable[[], Outputs]:
     """Our outputs of the leaves."""
-    size = (SIDE, SIDE)
+    size = (scene.side, scene.side)
     return lambda: from_yolov8_joined(
         scene.leaves["boxes"], scene.leaves["scores"], STRIDES, image_size=size, num_bins=BINS, **extras
     )
 
 
-def detect(question: Question) -> tuple[Scene, Step, Step | None]:
+def detect(question: Question) -> Workload:
     """Boxes and classes."""
-    scene = dense_scene(question.counts, question.classes, question.sides)
-    feats = feature_maps(scene.batch)
-    theirs = peer(scene, "yolov8n.yaml", lambda: {**scene.leaves, "feats": feats})
-    return scene, ours(scene, yolov8_detect(), joined(scene)), theirs
+    scene = dense_scene(question)
+    feats = feature_maps(scene)
+    theirs = partial(peer, scene, "yolov8n.yaml", lambda: {**scene.leaves, "feats": feats})
+    return workload(scene, yolov8_detect(), joined(scene), theirs)
 
 
-def segment(question: Question) -> tuple[Scene, Step, Step | None]:
+def segment(question: Question) -> Workload:
     """With mask coefficients and prototypes of a quarter of the side."""
-    scene, side = dense_scene(question.counts, question.classes, question.sides), SIDE // 4
+    scene, side = dense_scene(question), question.side // 4
     g = torch.Generator().manual_seed(1)
     anchors = scene.leaves["boxes"].shape[2]
     coefs = torch.randn(scene.batch, COEFS, anchors, generator=g).requires_grad_()
     prototypes = torch.randn(scene.batch, COEFS, side, side, generator=g).requires_grad_()
     scene.leaves |= {"mask_coefficient": coefs, "proto": prototypes}
-    masks, feats = instance_map(scene, side), feature_maps(scene.batch)
+    masks, feats = instance_map(scene, side), feature_maps(scene)
     outputs = joined(scene, mask_coefs=coefs, prototypes=prototypes)
-    theirs = peer(scene, "yolov8n-seg.yaml", lambda: {**scene.leaves, "feats": feats}, masks=masks.float())
-    return scene, ours(scene, yolov8_segment(), outputs, instance_map=masks), theirs
+    theirs = partial(peer, scene, "yolov8n-seg.yaml", lambda: {**scene.leaves, "feats": feats}, masks=masks.float())
+    return workload(scene, yolov8_segment(), outputs, theirs, instance_map=masks)
 
 
-def pose(question: Question) -> tuple[Scene, Step, Step | None]:
+def pose(question: Question) -> Workload:
     """One class with 17 keypoints."""
-    scene = dense_scene(question.counts, 1, question.sides)
+    scene = dense_scene(question, classes=1)
     g = torch.Generator().manual_seed(1)
     raw = torch.randn(scene.batch, KEYPOINTS * 3, scene.leaves["boxes"].shape[2], generator=g).requires_grad_()
     scene.leaves["kpts"] = raw
     centre, size = scene.boxes[:, None, :2], scene.boxes[:, None, 2:]
     places = centre + (torch.rand(len(scene.boxes), KEYPOINTS, 2, generator=g) - 0.5) * size
     seen = torch.randint(3, (len(scene.boxes), KEYPOINTS, 1), generator=g).float()
-    points, feats = torch.cat((places, seen), dim=2), feature_maps(scene.batch)
-    theirs = peer(scene, "yolov8n-pose.yaml", lambda: {**scene.leaves, "feats": feats}, keypoints=points)
-    return scene, ours(scene, yolov8_pose(), joined(scene, keypoints=raw), keypoints=points), theirs
+    points, feats = torch.cat((places, seen), dim=2), feature_maps(scene)
+    theirs = partial(peer, scene, "yolov8n-pose.yaml", lambda: {**scene.leaves, "feats": feats}, keypoints=points)
+    return workload(scene, yolov8_pose(), joined(scene, keypoints=raw), theirs, keypoints=points)
 
 
-def oriented(question: Question) -> tuple[Scene, Step, Step | None]:
+def oriented(question: Question) -> Workload:
     """With an angle for each candidate."""
-    scene = dense_scene(question.counts, question.classes, question.sides)
+    scene = dense_scene(question)
     g = torch.Generator().manual_seed(1)
     angle = torch.rand(scene.batch, 1, scene.leaves["boxes"].shape[2], generator=g).requires_grad_()
     scene.leaves["angle"] = angle
     scene.boxes = torch.cat((scene.boxes, torch.rand(len(scene.boxes), 1, generator=g)), dim=1)
-    feats = feature_maps(scene.batch)
-    theirs = peer(scene, "yolov8n-obb.yaml", lambda: {**scene.leaves, "feats": feats})
-    return scene, ours(scene, yolov8_oriented(modern=True), joined(scene, angle=angle)), theirs
+    feats = feature_maps(scene)
+    theirs = partial(peer, scene, "yolov8n-obb.yaml", lambda: {**scene.leaves, "feats": feats})
+    return workload(scene, yolov8_oriented(modern=True), joined(scene, angle=angle), theirs)
 
 
-def dual(question: Question) -> tuple[Scene, Step, Step | None]:
+def dual(question: Question) -> Workload:
     """Two branches on the same labels."""
-    scene = dense_scene(question.counts, question.classes, question.sides)
-    second = dense_scene(question.counts, question.classes, question.sides, seed=1)
+    scene = dense_scene(question)
+    second = dense_scene(question, seed=1)
     scene.leaves |= {f"{name} of one": leaf for name, leaf in second.leaves.items()}
-    feats, names, size = feature_maps(scene.batch), ("boxes", "scores"), (SIDE, SIDE)
+    feats, names, size = feature_maps(scene), ("boxes", "scores"), (scene.side, scene.side)
 
     def outputs() -> Outputs:
         many, one = (
@@ -260,16 +277,16 @@ def dual(question: Question) -> tuple[Scene, Step, Step | None]:
         one = {name: scene.leaves[f"{name} of one"] for name in names} | {"feats": feats}
         return {"one2many": many, "one2one": one}
 
-    return scene, ours(scene, end_to_end_progressive(), outputs), peer(scene, "yolov10n.yaml", peer_outputs)
+    return workload(scene, end_to_end_progressive(), outputs, partial(peer, scene, "yolov10n.yaml", peer_outputs))
 
 
-def anchors(question: Question) -> tuple[Scene, Step, Step | None]:
+def anchors(question: Question) -> Workload:
     """YOLOv5: three levels of (B, anchors, rows, columns, 5 + C)."""
     g = torch.Generator().manual_seed(0)
     batch, columns = len(question.counts), 5 + question.classes
-    scene = Scene(batch, question.classes)
+    scene = Scene(batch, question.classes, question.side)
     for stride in STRIDES:
-        side = SIDE // stride
+        side = question.side // stride
         scene.leaves[f"map{stride}"] = torch.randn(batch, 3, side, side, columns, generator=g).requires_grad_()
     scene.image, scene.boxes = random_boxes(question.counts, question.sides, g)
     scene.labels = torch.randint(question.classes, (len(scene.image),), generator=g)
@@ -278,8 +295,7 @@ def anchors(question: Question) -> tuple[Scene, Step, Step | None]:
     def outputs() -> Outputs:
         return from_yolov5_maps(maps, ANCHORS, STRIDES, anchor_unit="pixel", num_classes=question.classes)
 
-    criterion = yolov5_detect()
-    return scene, ours(scene, criterion, outputs), peer_yolov5(scene, maps)
+    return workload(scene, yolov5_detect(), outputs, partial(peer_yolov5, scene, maps))
 
 
 def peer_yolov5(scene: Scene, maps: list[Tensor]) -> Step | None:
@@ -296,20 +312,13 @@ def peer_yolov5(scene: Scene, maps: list[Tensor]) -> Step | None:
     model.hyp = {**gains, "label_smoothing": 0.0}  # type: ignore[assignment]
     criterion = make_criterion(model)
     table = torch.cat((scene.image[:, None].float(), scene.labels[:, None].float(), scene.boxes), dim=1)
-
-    def step() -> Tensor:
-        scene.clear()
-        total = criterion(maps, table)[0].sum()
-        total.backward()
-        return total.detach()
-
-    return step
+    return stepping(scene, lambda: criterion(maps, table)[0].sum())
 
 
-def queries(question: Question) -> tuple[Scene, Step, Step | None]:
+def queries(question: Question) -> Workload:
     """RT-DETR: encoder proposals and six decoder layers of 300 queries."""
     g = torch.Generator().manual_seed(0)
-    scene = Scene(len(question.counts), question.classes)
+    scene = Scene(len(question.counts), question.classes, question.side)
     shape = (7, scene.batch, 300)
     scene.leaves["boxes"] = (torch.rand(*shape, 4, generator=g) * 0.6 + 0.2).requires_grad_()
     scene.leaves["logits"] = (torch.randn(*shape, question.classes, generator=g) - 4).requires_grad_()
@@ -317,9 +326,9 @@ def queries(question: Question) -> tuple[Scene, Step, Step | None]:
     scene.labels = torch.randint(question.classes, (len(scene.image),), generator=g)
 
     def outputs() -> Outputs:
-        return from_detr_stacks(scene.leaves["boxes"], scene.leaves["logits"], image_size=(SIDE, SIDE))
+        return from_detr_stacks(scene.leaves["boxes"], scene.leaves["logits"], image_size=(scene.side, scene.side))
 
-    return scene, ours(scene, rtdetr_modern(), outputs), peer_queries(scene, question)
+    return workload(scene, rtdetr_modern(), outputs, partial(peer_queries, scene, question))
 
 
 def peer_queries(scene: Scene, question: Question) -> Step | None:
@@ -331,14 +340,7 @@ def peer_queries(scene: Scene, question: Question) -> Step | None:
     model.nc = scene.classes
     criterion = model.init_criterion()
     rows = {"cls": scene.labels, "bboxes": scene.boxes, "batch_idx": scene.image, "gt_groups": list(question.counts)}
-
-    def step() -> Tensor:
-        scene.clear()
-        total = sum(criterion((scene.leaves["boxes"], scene.leaves["logits"]), rows).values())
-        total.backward()
-        return total.detach()
-
-    return step
+    return stepping(scene, lambda: sum(criterion((scene.leaves["boxes"], scene.leaves["logits"]), rows).values()))
 
 
 FAMILIES = {
@@ -352,29 +354,38 @@ FAMILIES = {
 }
 
 
-def questions(family: str) -> list[Question]:
-    """What is asked of a family."""
+def questions(family: str, *, smoke: bool = False) -> list[Question]:
+    """What is asked of a family; in a smoke run the same of smaller images and fewer of them."""
+    batch, side = (SMOKE_BATCH, SMOKE_SIDE) if smoke else (BATCH, SIDE)
     counts = (7, 50) if family == "segment" else (7, 50, 200)
-    found = [Question(f"{family}, {count} objects", (count,) * 16) for count in counts]
+    found = [Question(f"{family}, {count} objects", (count,) * batch, side=side) for count in counts]
     if family == "detect":
-        found += [Question(f"detect, 50 objects, {classes} classes", (50,) * 16, classes) for classes in (1, 365)]
-        found.append(Question("detect, an image of 5 000 objects", (5000, *[7] * 7), sides=(0.006, 0.03)))
+        found += [Question(f"detect, 50 objects, {n} classes", (50,) * batch, n, side=side) for n in (1, 365)]
+        crowd = (5000, *[7] * (batch // 2 - 1))
+        found.append(Question("detect, an image of 5 000 objects", crowd, sides=(0.006, 0.03), side=side))
     return found
 
 
-def measure(family: str, question: Question, repeats: int, *, with_peer: bool, cpu_time: bool) -> dict[str, Any]:
+def rows() -> list[str]:
+    """Names of the table's rows."""
+    return [question.name for family in FAMILIES for question in questions(family)]
+
+
+def measure(family: str, question: Question, bench: Bench) -> dict[str, Any]:
     """Times, ratio and memory of one question."""
-    scene, our_step, peer_step = FAMILIES[family](question)
-    steps = {"ours": our_step} | ({"peer": peer_step} if peer_step and with_peer else {})
-    row: dict[str, Any] = {"question": question.name, "family": family, "objects": sum(question.counts)}
-    clock = time.process_time if cpu_time else time.perf_counter
-    seconds = medians(steps, repeats, warmup=4, burst=5, clock=clock)
+    work = FAMILIES[family](question)
+    steps = {"ours": work.step(compiled=bench.options.compile)}
+    if not bench.options.no_peer and (theirs := work.peer()):
+        steps["peer"] = theirs
+    row: dict[str, Any] = {"family": family, "objects": sum(question.counts)}
+    clock = time.process_time if bench.options.cpu_time else time.perf_counter
+    seconds = bench.medians(steps, warmup=4, burst=5, clock=clock)
     for name, step in steps.items():
         row[f"{name}_ms"] = round(1e3 * seconds[name], 1)
         row[f"{name}_total"] = float(step())
-        scene.clear()
-        row[f"{name}_temporaries_mb"] = round((allocation_peak(step) - scene.logits_bytes) / 1e6, 1)
-    row["outputs_mb"] = round(scene.logits_bytes / 1e6, 1)
+        work.scene.clear()
+        row[f"{name}_temporaries_mb"] = round((allocation_peak(step) - work.scene.logits_bytes) / 1e6, 1)
+    row["outputs_mb"] = round(work.scene.logits_bytes / 1e6, 1)
     if "peer" in steps:
         row["ratio"] = round(row["peer_ms"] / row["ours_ms"], 2)
     return row
@@ -388,23 +399,19 @@ def main() -> None:
     parser.add_argument("--no-peer", action="store_true", help="our side only")
     parser.add_argument("--compile", action="store_true", help="our side through torch.compile, inductor, one graph")
     parser.add_argument("--cpu-time", action="store_true", help="CPU time instead of wall time: for a busy machine")
-    options = parser.parse_args()
-    global COMPILE
-    COMPILE = options.compile
-    torch.set_num_threads(options.threads)
-    heap = "warm" if warm_heap() else "cold"
-    print(machine(), f"heap {heap}")
+    bench = start("criteria", parser, rows())
+    options = bench.options
+    for package in ("ultralytics", "yolov5"):
+        if why := absent(package):
+            bench.leave_out(f"peer {package}", why)
     for family in options.families:
-        for question in questions(family):
+        for question in questions(family, smoke=bench.smoke):
             if options.objects and question.counts[0] not in options.objects:
                 continue
-            row = measure(family, question, options.repeats, with_peer=not options.no_peer, cpu_time=options.cpu_time)
-            print("  ".join(f"{key} {value}" for key, value in row.items()), flush=True)
-            if not options.no_record:
-                record(
-                    "criteria",
-                    row | {"heap": heap, "compiled": COMPILE, "clock": "cpu" if options.cpu_time else "wall"},
-                )
+            row = measure(family, question, bench)
+            bench.show(question.name, row)
+            clock = "cpu" if options.cpu_time else "wall"
+            bench.keep({"question": question.name, **row, "compiled": options.compile, "clock": clock})
 
 
 if __name__ == "__main__":

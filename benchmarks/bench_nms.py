@@ -11,7 +11,7 @@ code) was imported, which it then uses. Without the peer only our side is measur
 
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -24,7 +24,7 @@ from boxwright.ops.grid import grid_for_image
 from boxwright.structures import Predictions
 from boxwright.tasks.base import SelectOptions
 from boxwright.tasks.postprocess import Kept, postprocess
-from harness import allocation_peak, arguments, machine, medians, record, warm_heap
+from harness import Bench, absent, allocation_peak, arguments, start
 
 ROW = "{:<64} {:>9} {:>9} {:>7} {:>8} {:>8} {:>10} {:>11}"
 
@@ -54,13 +54,31 @@ class Question:
     conf: float
     multi_label: bool
     candidates: int  # per image and above the confidence
+    side: int  # px
+    objects: int = 400  # that the candidates are noisy copies of
 
 
 QUESTIONS = (
-    Question("1 image, 10 000 candidates, 1 class", 1, 1, 0.25, False, 10_000),
-    Question("1 image, 10 000 candidates, 80 classes", 1, 80, 0.25, False, 10_000),
-    Question("16 images, 640 px, conf 0.001, multi-label", 16, 80, 0.001, True, 400),
+    Question("1 image, 10 000 candidates, 1 class", 1, 1, 0.25, False, 10_000, 896),
+    Question("1 image, 10 000 candidates, 80 classes", 1, 80, 0.25, False, 10_000, 896),
+    Question("16 images, 640 px, conf 0.001, multi-label", 16, 80, 0.001, True, 400, 640),
 )
+WAYS = ("own loop", "torchvision")  # of the peer
+
+
+def smallest(question: Question) -> Question:
+    """The same question of two small images at most."""
+    return replace(question, images=min(question.images, 2), candidates=50, side=64, objects=10)
+
+
+def rows() -> list[str]:
+    """Names of the table's rows."""
+    return [title(question, way) for way in WAYS for question in QUESTIONS]
+
+
+def title(question: Question, way: str) -> str:
+    """What a row is called."""
+    return f"{question.name}; peer: {way}"
 
 
 def scene(question: Question) -> Predictions:
@@ -69,9 +87,9 @@ def scene(question: Question) -> Predictions:
     Coordinates are multiples of 1/8 px, so that the peer's class offset (7680 px per class) rounds nothing.
     """
     generator = torch.Generator().manual_seed(0)
-    side = 640 if question.images > 1 else 896
+    side = question.side
     grid = grid_for_image((side, side), (8, 16, 32))
-    count, objects = grid.points.shape[0], 400
+    count, objects = grid.points.shape[0], question.objects
     which = torch.randint(objects, (question.images, count), generator=generator)
     centre = torch.rand(objects, 2, generator=generator)[which] * side
     centre += torch.randn(centre.shape, generator=generator) * 8
@@ -118,7 +136,7 @@ def identical(ours: list[Kept], theirs: Any) -> bool:
     )
 
 
-def measure(question: Question, repeats: int) -> dict[str, Any]:
+def measure(question: Question, bench: Bench) -> dict[str, Any]:
     """Milliseconds, ratio, peak memory and agreement of one question."""
     preds = scene(question)
 
@@ -129,7 +147,7 @@ def measure(question: Question, repeats: int) -> dict[str, Any]:
 
     theirs = peer(question, preds)
     variants = {"ours": ours} | ({} if theirs is None else {"peer": theirs})
-    seconds = medians(variants, repeats=repeats, warmup=2, burst=3)
+    seconds = bench.medians(variants, warmup=2, burst=3)
     found = ours()
     row: dict[str, Any] = {
         "question": question.name,
@@ -148,30 +166,33 @@ def measure(question: Question, repeats: int) -> dict[str, Any]:
     return row
 
 
-def torchvision_loads() -> bool:
-    """Imports torchvision, for the peer to find; False where it is not installed or does not fit this torch."""
+def unloaded() -> str | None:
+    """Imports torchvision, for the peer to find; says why it cannot: not installed, or made for another torch."""
+    if why := absent("ultralytics"):
+        return why
+    if why := absent("torchvision"):
+        return why
     try:
-        return importlib.import_module("torchvision") is not None
-    except (ImportError, OSError, RuntimeError):
-        return False
+        importlib.import_module("torchvision")
+    except (ImportError, OSError, RuntimeError) as error:
+        return f"torchvision does not load: {error}"
+    return None
 
 
 def main() -> None:
     """Measures every question, prints a table and keeps one JSON line each."""
-    options = arguments(__doc__).parse_args()
-    warm_heap()
-    torch.set_num_threads(options.threads)
-    print(machine())
+    bench = start("nms", arguments(__doc__), rows())
     print(ROW.format("", "ours ms", "peer ms", "ratio", "ours MB", "peer MB", "kept", "identical"))
-    for question, way in [(q, "own loop") for q in QUESTIONS] + [(q, "torchvision") for q in QUESTIONS]:
-        if way == "torchvision" and not torchvision_loads():
-            break
-        row = measure(question, options.repeats) | {"peer_uses": way}
+    for question, way in [(question, way) for way in WAYS for question in QUESTIONS]:
+        # The second way cannot be had without the peer, and our side alone was measured in the first.
+        if way == "torchvision" and (why := unloaded()):
+            bench.leave_out(title(question, way), why)
+            continue
+        row = measure(smallest(question) if bench.smoke else question, bench) | {"peer_uses": way}
         cells = [row["ours_ms"], row.get("peer_ms"), row.get("ratio"), row["ours_peak_mb"], row.get("peer_peak_mb")]
         texts = ["-" if cell is None else f"{cell:.1f}" for cell in cells]
-        print(ROW.format(f"{question.name}; peer: {way}", *texts, row["kept"], str(row.get("identical", "-"))))
-        if not options.no_record:
-            record("nms", row | {"threads": options.threads})
+        print(ROW.format(title(question, way), *texts, row["kept"], str(row.get("identical", "-"))), flush=True)
+        bench.keep(row | {"threads": bench.options.threads})
 
 
 if __name__ == "__main__":

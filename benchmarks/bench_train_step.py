@@ -23,15 +23,21 @@ from boxwright.config import override
 from boxwright.engine.distributed import Ranks
 from boxwright.engine.ema import Ema
 from boxwright.engine.optim import Schedule, build_optimizer, choose_optimizer, scaled_decay
-from boxwright.engine.precision import autocast, gradient_scaler
+from boxwright.engine.precision import Resolved, autocast, gradient_scaler
 from boxwright.engine.step import Stepper, StepSettings, to_network
 from boxwright.loading.collate import Batch
 from boxwright.ops.boxes import cxcywh_to_xyxy
 from boxwright.presets import preset
 from boxwright.structures import Targets
-from harness import arguments, machine, medians, record, warm_heap
+from harness import absent, arguments, start
 
-SETTINGS = {"ours": ("bf16", True), "bf16": ("bf16", False), "fp32_cl": ("fp32", True), "fp32": ("fp32", False)}
+SETTINGS: dict[str, tuple[Resolved, bool]] = {
+    "ours": ("bf16", True),
+    "bf16": ("bf16", False),
+    "fp32_cl": ("fp32", True),
+    "fp32": ("fp32", False),
+}  # precision, channels-last
+SMOKE = {"side": 64, "batch": 2}
 CPU = torch.device("cpu")
 
 
@@ -45,7 +51,7 @@ def scene(batch: int, side: int, classes: int, objects: int) -> tuple[Tensor, Te
 
 
 def our_step(
-    options: argparse.Namespace, setting: tuple[str, bool], data: tuple[Tensor, ...]
+    options: argparse.Namespace, setting: tuple[Resolved, bool], data: tuple[Tensor, ...]
 ) -> tuple[Callable[[], Any], Callable[[], Any]]:
     """The trainer's step, and forward and backward of the model alone."""
     precision, channels_last = setting
@@ -56,7 +62,8 @@ def our_step(
         {"train.batch": batch, "train.nominal_batch": batch, "train.optimizer": "adamw", "train.lr0": 1e-4},
     )
     torch.manual_seed(0)
-    model = recipe.model.build().to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    model = recipe.model.build().to(memory_format=layout)  # type: ignore[call-overload]
     choice = choose_optimizer(recipe.train, images=batch, num_classes=options.classes)
     settings = StepSettings(CPU, precision, channels_last, 10.0, False, 0, Ranks(), Path(tempfile.gettempdir()))
     stepper = Stepper(
@@ -66,7 +73,6 @@ def our_step(
         Schedule(100, 1000, batch, batch, choice.lr0, 0.01, "linear", 0, 0.0, 0.8, choice.momentum),
         Ema(model),
         gradient_scaler(precision),
-        model.strides,
         settings,
     )
     targets = Targets(labels, cxcywh_to_xyxy(boxes * options.side), torch.ones_like(labels, dtype=torch.bool))
@@ -109,14 +115,19 @@ def peer_step(options: argparse.Namespace, data: tuple[Tensor, ...]) -> Callable
     def step() -> float:
         loss, _ = model({**rows, "img": images.float() / 255})
         total = loss.sum()
-        total.backward()
+        torch.autograd.backward(total)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
         optimizer.step()
         optimizer.zero_grad()
         ema.update(model)
-        return total.item()
+        return float(total)
 
     return step
+
+
+def rows() -> list[str]:
+    """Names of the table's rows."""
+    return [*SETTINGS, "model", "peer"]
 
 
 def main() -> None:
@@ -127,29 +138,32 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--objects", type=int, default=7, help="per image")
     parser.add_argument("--only", default=",".join(SETTINGS), help="which of our settings to time")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    heap = "warm" if warm_heap() else "cold"
-    print(machine(), f"heap {heap}")
+    bench = start("train_step", parser, rows())
+    options = bench.options
+    if bench.smoke:
+        vars(options).update(SMOKE)
     data = scene(options.batch, options.side, options.classes, options.objects)
     variants: dict[str, Callable[[], Any]] = {}
     for name in options.only.split(","):
         variants[name], model = our_step(options, SETTINGS[name], data)
         if name == "ours":
             variants["model"] = model
-    peer = peer_step(options, data)
-    if peer:
+    if peer := peer_step(options, data):
         variants["peer"] = peer
-    seconds = medians(variants, options.repeats, warmup=3)
+    seconds = bench.medians(variants, warmup=3)
     row: dict[str, Any] = {name: getattr(options, name) for name in ("classes", "side", "batch", "objects")}
     row |= {f"{name}_ms": round(1e3 * value, 1) for name, value in seconds.items()}
     steps = {name: value for name, value in seconds.items() if name != "model"}
     row |= {f"{name}_images_per_s": round(options.batch / value, 1) for name, value in steps.items()}
     if peer:
         row |= {f"speedup_{name}": round(steps["peer"] / value, 2) for name, value in steps.items() if name != "peer"}
-    print("\n".join(f"{key:24s} {value}" for key, value in row.items()))
-    if not options.no_record:
-        record("train_step", row | {"heap": heap})
+    print("  ".join(f"{name} {row[name]}" for name in ("classes", "side", "batch", "objects")))
+    for name in seconds:
+        facts = {"ms": row[f"{name}_ms"], "images/s": row.get(f"{name}_images_per_s", "-")}
+        bench.show(name, facts | {"speedup": row.get(f"speedup_{name}", "-")})
+    if why := absent("ultralytics"):
+        bench.leave_out("peer", why)
+    bench.keep(row)
 
 
 if __name__ == "__main__":

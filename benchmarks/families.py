@@ -10,11 +10,10 @@
 
     PATH=.venv-peer/bin:$PATH python benchmarks/families.py [--only NAME]
 
-The peers (AGPL, GPL) are only run. A cell that fails is shown, and the exit status is 1.
+The peers (AGPL, GPL) are only run. A cell that fails is shown, and the exit status is 1. A smoke run counts every
+preset, fills the other cells for one preset of each task, and imports a network of ours where there is no peer.
 """
 
-import argparse
-import importlib.util
 import json
 import logging
 import re
@@ -23,6 +22,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cache, partial
 from itertools import cycle
 from pathlib import Path
@@ -46,11 +46,10 @@ from boxwright.models.weights import load_weights, save_weights
 from boxwright.presets import SUFFIXES, preset
 from boxwright.results import Classification, Detections
 from boxwright.vocabulary import TaskName
-from harness import record
+from harness import Bench, absent, arguments, start
 from parity_import import CASES, LIMIT, Case, difference, differences, shaken
 
 GOLDEN = Path(__file__).parents[1] / "tests" / "golden" / "architectures.json"
-SIDE = 192  # px of every image here; 64, the coarsest stride, divides it
 CLASSES = {"detect": 80, "segment": 80, "pose": 80, "obb": 80, "classify": 1000}  # of the golden rows
 GOLDEN_NAMES = {
     "yolov5s-r5": "yolov5s-r5.0",
@@ -115,7 +114,27 @@ head:
   - [-1, 3, C3, [1024, False]]
   - [[17, 20, 23], 1, Detect, [nc, anchors]]
 """
-STEPS = 40  # at most, until each parameter had a gradient other than 0
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is asked of a preset."""
+
+    side: int = 192  # px of every image here; 64, the coarsest stride, divides it
+    steps: int = 40  # at most, until each parameter had a gradient other than 0
+    images: tuple[int, int] = (16, 4)  # to train, to validate
+
+
+FULL = Size()
+SMOKE = Size(side=64, steps=1, images=(4, 2))
+SMOKE_WHOLE = {  # presets whose cells a smoke run fills, and those cells
+    "yolov5n": ("step", "predict", "import"),
+    "yolov8n-seg": ("step", "predict"),
+    "yolov8n-pose": ("step", "predict", "onnx"),
+    "yolov8n-obb": ("step", "predict"),
+    "yolov8n-cls": ("step", "predict"),
+    "yolov5-mobilenetv3": ("import",),
+}
 # Boxes of one level of one-to-one branches: every object has one candidate, and in a fresh network often none is of
 # this level. It counts as known only where the same level's one-to-many branch had gradients.
 ONE_TO_ONE = re.compile(r"head\.(box_branches\.\d+\..+)")
@@ -142,33 +161,34 @@ def counts(name: str, task: TaskName) -> Cell:
         return Cell(f"{params} ({keys}), no row", {"params": params, "keys": keys, "row": None})
     wanted = golden.get("state_dict_keys", golden.get("state_dict_keys_excluding_anchor_grid"))
     ok = params == golden["params"] and wanted in (keys, None)
-    told = f"{params} ({keys})" if wanted is not None else f"{params}"
+    text = f"{params} ({keys})" if wanted is not None else f"{params}"
     return Cell(
-        told if ok else f"{told}, expected {golden['params']} ({wanted})",
+        text if ok else f"{text}, expected {golden['params']} ({wanted})",
         {"params": params, "keys": keys, "row": row, "classes": classes},
         ok,
     )
 
 
 @cache
-def scenes(folder: Path, task: TaskName) -> Path:
+def scenes(folder: Path, task: TaskName, size: Size) -> Path:
     """The drawn dataset of a task."""
-    return draw_dataset(folder / task, task=task, train=16, val=4, imgsz=SIDE, seed=5)
+    train, val = size.images
+    return draw_dataset(folder / task, task=task, train=train, val=val, imgsz=size.side, seed=5)
 
 
-def assembled(name: str, data: Path, folder: Path) -> Parts:
+def assembled(name: str, data: Path, folder: Path, size: Size) -> Parts:
     """Model, loader and stepper of a run, as `boxwright train` makes them."""
     settings = ["train.precision=fp32", "train.nominal_batch=4", "train.autoanchor=false"]
-    recipe = api.recipe(name, data=data, settings=settings, imgsz=SIDE, batch=4, workers=0, device="cpu")
+    recipe = api.recipe(name, data=data, settings=settings, imgsz=size.side, batch=4, workers=0, device="cpu")
     torch.manual_seed(0)
     return assemble(recipe, ranks=Ranks(), device=torch.device("cpu"), folder=folder, listener=Listener())
 
 
-def step(parts: Parts) -> Cell:
+def step(parts: Parts, size: Size) -> Cell:
     """A training step; gradients are looked at as they arrive.
 
     Every trainable parameter must get one. Some are 0 in the first step, where no object fell on a level or a layer
-    starts at 0: then more steps follow, until each parameter had another one.
+    starts at 0: then more steps follow, until each parameter had another one; a smoke run is content with the first.
     """
     seen: dict[str, float] = {}
 
@@ -183,7 +203,7 @@ def step(parts: Parts) -> Cell:
     loss, first, steps = 0.0, set(trainable), 0
     without: list[str] = []
     still = set(trainable)
-    while still and steps < STEPS:
+    while still and steps < size.steps:
         found = float(parts.stepper.run(next(batches), steps, 1, 0.0).total.detach())
         steps += 1
         still = {name for name in trainable if not 0 < seen.get(name, 0.0) < torch.inf}
@@ -198,7 +218,7 @@ def step(parts: Parts) -> Cell:
     if known:
         text += " (one-to-one boxes of a level no object chose)"
     still -= known
-    ok = bool(loss < torch.inf) and not (without or still)
+    ok = bool(loss < torch.inf) and not (without or (still and size.steps > 1))
     text += "" if ok else f": {', '.join((without or sorted(still))[:3])}"
     facts = {
         "loss": loss,
@@ -220,7 +240,7 @@ def _chosen_by_others(name: str, seen: Mapping[str, float]) -> bool:
 
 
 @torch.no_grad()
-def settle(model: nn.Module) -> None:
+def settle(model: nn.Module, size: Size) -> None:
     """Gives batch norms factors other than 1, and the statistics of drawn images: numbers of a trained network's size.
 
     Otherwise values grow from layer to layer, and float32 is off by pixels in any runtime.
@@ -231,15 +251,15 @@ def settle(model: nn.Module) -> None:
         part.weight.uniform_(0.7, 1.3, generator=random)
         part.bias.normal_(0, 0.1, generator=random)
         part.momentum = 1.0
-    model.train()(drawn_images(SIDE))
+    model.train()(drawn_images(size.side))
     for part in norms:  # a channel that hardly varies in a fresh network would make rounding large
         part.running_var.clamp_(min=float(part.running_var.mean()))
     model.eval()
 
 
-def saved(parts: Parts, recipe: Recipe, folder: Path) -> api.Model:
+def saved(parts: Parts, recipe: Recipe, folder: Path, size: Size) -> api.Model:
     """The network as weights on disk that were loaded again."""
-    settle(parts.model)
+    settle(parts.model, size)
     names = parts.header.names
     facts = {"recipe": to_yaml(recipe), "names": json.dumps(names), "class_ids": json.dumps(list(range(len(names))))}
     save_weights(folder / "ours.safetensors", parts.model.state_dict(), facts)
@@ -258,9 +278,9 @@ def predict(model: api.Model, data: Path) -> Cell:
     return Cell(" + ".join(map(str, sizes)), {"objects": sizes}, ok and all(sizes))
 
 
-def exported(model: api.Model, folder: Path) -> Cell:
+def exported(model: api.Model, folder: Path, size: Size) -> Cell:
     """The ONNX file, verified on drawn images."""
-    file = export(model, folder / "ours.onnx", ExportSettings(imgsz=SIDE))
+    file = export(model, folder / "ours.onnx", ExportSettings(imgsz=size.side))
     found = {one.output: one for one in verify(model, file)}
     pixels = [f"{found[name].largest:.0e} px" for name in ("boxes", "keypoints") if name in found]
     other = [f"{name} {one.largest:.0e}" for name, one in found.items() if name not in ("boxes", "keypoints", "scores")]
@@ -268,21 +288,26 @@ def exported(model: api.Model, folder: Path) -> Cell:
     return Cell(text, {name: one.largest for name, one in found.items()}, all(one.ok for one in found.values()))
 
 
-def compared(name: str, folder: Path) -> Cell:
-    """The peer's random weights as ours, on the same images."""
+def compared(name: str, folder: Path, size: Size, *, own: bool) -> Cell:
+    """The peer's random weights as ours, on the same images; with `own`, ours in its place where it is missing."""
     if name in NO_PEER:
         return Cell(f"- {NO_PEER[name]}", {"peer": None})
     if name in BACKBONES:
-        package, found = "torchvision", backbone(name, folder)
+        package = "torchvision"
+        if why := absent(package):
+            return Cell(f"- left out: {why}", {"peer": package}, ok=own)
+        found = backbone(name, folder, size.side)
     else:
         case = peer_case(name, folder)
         package = case.package
-        if importlib.util.find_spec(package) is None:
-            return Cell(f"{package} is not installed", {"peer": package}, ok=False)
-        report, found = differences(case, folder)
+        why = absent(package)
+        if why and not own:
+            return Cell(why, {"peer": package}, ok=False)
+        case = case if size == FULL else case._replace(side=size.side)
+        report, found = differences(case, folder, own=why is not None)
         if report.recipe.name != name or report.left:
             return Cell(f"taken for {report.recipe.name}, {len(report.left)} keys left", {"peer": package}, ok=False)
-    largest = max(found, key=lambda of: found[of])
+    largest = max(found, key=lambda output: found[output])
     return Cell(f"{found[largest]:.0e} ({largest})", {"peer": package, **found}, found[largest] <= LIMIT)
 
 
@@ -299,11 +324,11 @@ def peer_case(name: str, folder: Path) -> Case:
 BACKBONES = {"yolov5-mobilenetv3": "mobilenet_v3_small", "yolov5-shufflenetv2": "shufflenet_v2_x1_0"}
 
 
-def backbone(name: str, folder: Path) -> dict[str, float]:
+def backbone(name: str, folder: Path, side: int) -> dict[str, float]:
     """The backbone of torchvision as ours: each of our maps against the closest output of a stage of its shape."""
     from torchvision import models
 
-    theirs = shaken(getattr(models, BACKBONES[name])(weights=None).eval(), SIDE).double()
+    theirs = shaken(getattr(models, BACKBONES[name])(weights=None).eval(), side).double()
     torch.save({key: value.float() for key, value in theirs.state_dict().items()}, folder / "theirs.pth")
     theirs.float().load_state_dict(torch.load(folder / "theirs.pth", weights_only=True))
     written = import_checkpoint(folder / "theirs.pth", folder / "part.safetensors", preset=name).path
@@ -313,7 +338,7 @@ def backbone(name: str, folder: Path) -> dict[str, float]:
     stages = [part for part in theirs.modules() if isinstance(part, nn.Sequential)]
     for part in [layer for stage in stages for layer in stage]:
         part.register_forward_hook(lambda _part, _inputs, output: outputs.append(output))
-    image = torch.rand(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    image = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     with torch.no_grad():
         maps = network.double().eval().backbone(image)  # type: ignore[operator]
         theirs.double()(image)
@@ -328,61 +353,78 @@ def guarded(what: Callable[..., Cell], *arguments: Any) -> Cell:
     try:
         return what(*arguments)
     except (Exception, SystemExit) as error:
-        told = str(error).splitlines()[0][:160] if isinstance(error, BoxwrightError) else ""
+        reason = str(error).splitlines()[0][:160] if isinstance(error, BoxwrightError) else ""
         ours = [f for f in traceback.extract_tb(error.__traceback__) if "boxwright" in f.filename]
         place = f" at {Path(ours[-1].filename).name}:{ours[-1].lineno}" if ours else ""
-        return Cell(f"FAILED {type(error).__name__}{place} {told}".strip(), {"error": type(error).__name__}, ok=False)
+        return Cell(f"FAILED {type(error).__name__}{place} {reason}".strip(), {"error": type(error).__name__}, ok=False)
 
 
-def row(name: str, folder: Path, data_folder: Path) -> dict[str, Cell]:
+def cells_of(name: str, folder: Path, data_folder: Path, *, smoke: bool) -> dict[str, Cell]:
     """Every cell of a preset."""
     task: TaskName = preset(name).data.task
-    cells = {"counts": guarded(counts, name, task)}
-    made: list[Any] = []
+    size = SMOKE if smoke else FULL
+    parts: list[Parts] = []
+    models: list[api.Model] = []
 
     def build() -> Cell:
-        made.append(assembled(name, scenes(data_folder, task), folder))
-        return step(made[0])
+        parts.append(assembled(name, scenes(data_folder, task, size), folder, size))
+        return step(parts[0], size)
 
     def store() -> Cell:
-        made.append(saved(made[0], made[0].recipe, folder))
-        return predict(made[1], scenes(data_folder, task))
+        models.append(saved(parts[0], parts[0].recipe, folder, size))
+        return predict(models[0], scenes(data_folder, task, size))
 
-    cells["step"] = guarded(build)
-    cells["predict"] = guarded(store)
-    cells["onnx"] = guarded(lambda: exported(made[1], folder))
-    made.clear()
-    cells["import"] = guarded(compared, name, folder)
-    return cells
+    fill: dict[str, Callable[[], Cell]] = {
+        "step": build,
+        "predict": store,
+        "onnx": lambda: exported(models[0], folder, size),
+        "import": lambda: compared(name, folder, size, own=smoke),
+    }
+    chosen = SMOKE_WHOLE.get(name, ()) if smoke else tuple(fill)
+    cells = {"counts": guarded(counts, name, task)}
+    return cells | {what: guarded(cell) if what in chosen else Cell("-", {}) for what, cell in fill.items()}
+
+
+def rows() -> list[str]:
+    """Names of the table's rows."""
+    return list(NAMES)
 
 
 def main() -> None:
     """Prints the table, a row as soon as it is done."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = arguments(__doc__, timed=False)
     parser.add_argument("--only", help="presets whose name holds this")
-    only = parser.parse_args().only
+    bench = start("families", parser, rows())
     warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)
+    if bench.smoke:
+        print(f"a smoke run fills every cell of the counts, the others of {', '.join(SMOKE_WHOLE)} alone")
+        for package in ("ultralytics", "yolov5", "torchvision"):
+            if why := absent(package):
+                bench.leave_out(f"peer {package}", why)
     print("| preset | task | parameters (state keys) | step: loss; gradients | predicts | ONNX | peer's weights | s |")
     print("|---|---|---|---|---|---|---|---|", flush=True)
-    failed = 0
     with tempfile.TemporaryDirectory() as drawn:
-        for name in NAMES:
-            if only and only not in name:
-                continue
-            began = time.monotonic()
-            with tempfile.TemporaryDirectory() as folder:
-                cells = row(name, Path(folder), Path(drawn))
-            seconds = time.monotonic() - began
-            task = preset(name).data.task
-            texts = [cell.text if cell.ok else f"**{cell.text}**" for cell in cells.values()]
-            print(f"| {name} | {task} | {' | '.join(texts)} | {seconds:.0f} |", flush=True)
-            wrong = [what for what, cell in cells.items() if not cell.ok]
-            failed += len(wrong)
-            facts = {what: cell.facts for what, cell in cells.items()}
-            record("families", {"preset": name, "task": task, "failed": wrong, "seconds": round(seconds, 1), **facts})
+        failed = sum(
+            show(name, Path(drawn), bench) for name in NAMES if not bench.options.only or bench.options.only in name
+        )
     print(f"{failed} cells failed" if failed else "every cell holds")
     raise SystemExit(failed > 0)
+
+
+def show(name: str, data_folder: Path, bench: Bench) -> int:
+    """Prints and keeps the row of a preset; how many of its cells fail."""
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        cells = cells_of(name, Path(folder), data_folder, smoke=bench.smoke)
+    seconds = time.monotonic() - began
+    task = preset(name).data.task
+    texts = [cell.text if cell.ok else f"**{cell.text}**" for cell in cells.values()]
+    print(f"| {name} | {task} | {' | '.join(texts)} | {seconds:.0f} |", flush=True)
+    wrong = [what for what, cell in cells.items() if not cell.ok]
+    facts = {what: cell.facts for what, cell in cells.items()}
+    bench.keep({"preset": name, "task": task, "failed": wrong, "seconds": round(seconds, 1), **facts})
+    return len(wrong)
 
 
 if __name__ == "__main__":

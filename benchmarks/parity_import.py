@@ -4,11 +4,11 @@
 
 For every family and task: the peer builds its network with random weights and batch statistics, saves it as a
 checkpoint, `boxwright import` reads that, and both look at the same random image. The peers (AGPL, GPL) are only run.
+A smoke run asks the same of a network of ours whose tensors are saved under the peer's names, where there is no peer.
 
     PATH=.venv-peer/bin:$PATH python benchmarks/parity_import.py [--only NAME] [--half]
 """
 
-import argparse
 import importlib
 import logging
 import os
@@ -21,16 +21,31 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from boxwright.foreign import Checkpoint, Origin, recognise, yolo
 from boxwright.foreign.importing import Imported, import_checkpoint
 from boxwright.models.network import Network
 from boxwright.models.weights import load_weights
 from boxwright.ops.boxes import cxcywh_to_xyxy
 from boxwright.ops.keypoints import decode_keypoints
-from boxwright.presets import PRESETS
+from boxwright.presets import PRESETS, preset
 from boxwright.structures import ImageOutputs, Outputs, Predictions
+from harness import absent, arguments, start
 
 LIMIT = 1e-4  # largest difference of raw outputs, relative to the largest value where that is above 1
 CLASSES = 3
+ORIGIN = Origin(family="", task="detect", num_classes=CLASSES)  # of our stand-in; its names depend on nothing of it
+SMOKE_SIDE = 64  # px
+# Cases that a smoke run leaves out: another one walks the same code with a smaller network.
+SAME_CODE = {
+    "yolov8m": "yolov8n",
+    **{f"yolo11n-{task}": f"yolov8n-{task}" for task in ("seg", "pose", "obb", "cls")},
+    "yolo11m": "yolo11n",
+    "yolov10s": "yolov10n",
+    "yolov10m": "yolov10n",
+    "yolov5s": "yolov5n",
+    "yolov5n6": "yolov5n",
+    "rtdetr-resnet50": "rtdetr-l",
+}
 os.environ.setdefault("YOLO_OFFLINE", "1")
 
 
@@ -93,6 +108,22 @@ def built(case: Case) -> nn.Module:
     return shaken(model.eval(), case.side)
 
 
+def stand_in(case: Case) -> nn.Module:
+    """Our own network in the peer's place, in evaluation, with the batch norms' epsilon that files are read with."""
+    model = preset(case.preset, num_classes=CLASSES).model.build()
+    origin, _ = recognise(Checkpoint(Path("none"), renamed(model)))
+    for part in model.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            part.eps = origin.eps
+    return shaken(model.eval(), case.side)
+
+
+def renamed(network: nn.Module) -> dict[str, Tensor]:
+    """The tensors of a network of ours under the names of the peer."""
+    names = yolo.keys(network, Checkpoint(Path("none"), {}), ORIGIN)
+    return {names[key]: value for key, value in network.state_dict().items() if key in names}
+
+
 @torch.no_grad()
 def shaken(model: nn.Module, side: int, seed: int = 0) -> nn.Module:
     """The network with batch norms and biases that are no longer 0 and 1: a swapped tensor then shows.
@@ -129,17 +160,22 @@ def imported(source: Path, folder: Path) -> tuple[Imported, Network]:
     return report, network.eval()
 
 
-def differences(case: Case, folder: Path, *, half: bool = False) -> tuple[Imported, dict[str, float]]:
-    """The import's report, and by output the largest difference."""
+def differences(
+    case: Case, folder: Path, *, half: bool = False, own: bool = False
+) -> tuple[Imported, dict[str, float]]:
+    """The import's report, and by output the largest difference; with `own`, our network stands in for the peer's."""
     torch.manual_seed(0)
-    model = built(case)
+    model = stand_in(case) if own else built(case)
     model = model.half().float() if half else model
     file = folder / "theirs.pt"
-    torch.save({"epoch": 3, "ema": None, "model": model.half() if half else model}, file)
+    stored = model.half() if half else model
+    torch.save({"epoch": 3, "ema": None, "model": renamed(stored) if own else stored}, file)
     report, network = imported(file, folder)
     image = torch.rand(2, 3, case.side, case.side, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     with torch.no_grad():  # in float64, where a difference is one of networks and not of rounding
-        theirs, ours = _theirs(case, model.double()(image)), _ours(case, network.double()(image))
+        outputs = model.double()(image)
+        theirs = _ours(case, outputs) if own else _theirs(case, outputs)
+        ours = _ours(case, network.double()(image))
     if theirs.keys() != ours.keys():
         raise SystemExit(f"{case.preset}: outputs {sorted(theirs)} of the peer, {sorted(ours)} of ours")
     return report, {name: difference(theirs[name], ours[name]) for name in theirs}
@@ -238,21 +274,36 @@ def _theirs_v5(found: Any) -> dict[str, Tensor]:
     return parts
 
 
+def rows() -> list[str]:
+    """Names of the table's rows."""
+    return [case.preset for case in CASES]
+
+
 def main() -> None:
     """Prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = arguments(__doc__, timed=False, kept=False)
     parser.add_argument("--only", help="cases whose name holds this")
     parser.add_argument("--half", action="store_true", help="files in half precision, as published ones are")
-    given = parser.parse_args()
+    bench = start("parity_import", parser, rows())
+    given = bench.options
     warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)
+    missing = {package: why for package in sorted({case.package for case in CASES}) if (why := absent(package))}
+    for package, why in missing.items():
+        bench.leave_out(f"peer {package}", why)
+    if missing and not bench.smoke:
+        raise SystemExit("the peers are needed; without them only --smoke runs, with networks of ours in their place")
     print("| preset | keys used | left | outputs | largest difference |\n|---|---|---|---|---|")
     worst = 0.0
     for case in CASES:
         if case.preset not in PRESETS or (given.only and given.only not in case.preset):
             continue
+        if bench.smoke and case.preset in SAME_CODE:
+            bench.leave_out(case.preset, f"smoke run: {SAME_CODE[case.preset]} walks the same code")
+            continue
+        case = case._replace(side=SMOKE_SIDE) if bench.smoke else case
         with tempfile.TemporaryDirectory() as folder:
-            report, found = differences(case, Path(folder), half=given.half)
+            report, found = differences(case, Path(folder), half=given.half, own=case.package in missing)
         largest = max(found, key=lambda name: found[name])
         worst = max(worst, found[largest])
         assert report.recipe.name == case.preset, f"{case.preset} was taken for {report.recipe.name}"
