@@ -37,13 +37,10 @@ ORIGIN = Origin(family="", task="detect", num_classes=CLASSES)  # of our stand-i
 SMOKE_SIDE = 64  # px
 # Cases that a smoke run leaves out: another one walks the same code with a smaller network.
 SAME_CODE = {
-    "yolov8m": "yolov8n",
+    **dict.fromkeys(("yolov8m", "yolo11n", "yolo11m", "yolov5nu"), "yolov8n"),
     **{f"yolo11n-{task}": f"yolov8n-{task}" for task in ("seg", "pose", "obb", "cls")},
-    "yolo11m": "yolo11n",
-    "yolov10s": "yolov10n",
-    "yolov10m": "yolov10n",
-    "yolov5s": "yolov5n",
-    "yolov5n6": "yolov5n",
+    **dict.fromkeys(("yolov10s", "yolov10m", "yolo26n"), "yolov10n"),
+    **dict.fromkeys(("yolov5s", "yolov5n6"), "yolov5n"),
     "rtdetr-resnet50": "rtdetr-l",
 }
 os.environ.setdefault("YOLO_OFFLINE", "1")

@@ -10,10 +10,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 
 @pytest.mark.parametrize("name", ["detect", "segment", "pose", "oriented", "dual"])
-def test_the_inspected_sum_is_the_peers_loss(tmp_path, name, monkeypatch):
+def test_the_inspected_sum_is_the_peers_loss(tmp_path, name):
     if importlib.util.find_spec("ultralytics") is None:
         pytest.skip("ultralytics is not installed; it is in the extra `parity`")
-    monkeypatch.syspath_prepend("benchmarks")
     from benchmarks.parity_inspect import CASES, LIMIT, compared
 
     assert name in CASES
