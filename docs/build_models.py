@@ -58,13 +58,13 @@ def cell(name: str) -> str:
     return f"{parameters / 1e6:.2f} / {operations / 1e9:.2f}"
 
 
-def tables() -> str:
-    """A table for each family, a row for each size, a column for each task."""
+def tables(sizes: int | None = None) -> str:
+    """A table for each family, a row for each size (or for the first `sizes`), a column for each task."""
     parts = []
     for family, tasks in families().items():
         detect = tasks["detect"]
         lines = [f"### {family}", "", f"| preset | {' | '.join(tasks)} |", "|---|" + "---:|" * len(tasks)]
-        for index, name in enumerate(detect):
+        for index, name in enumerate(detect[:sizes]):
             lines.append(f"| `{name}` | {' | '.join(cell(names[index]) for names in tasks.values())} |")
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
@@ -95,10 +95,17 @@ def picture(task: TaskName) -> np.ndarray:
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Writes page and pictures."""
+    """Writes page and pictures; with --smoke shows the smallest of both and writes nothing."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pictures-only", action="store_true")
-    if not parser.parse_args(words).pictures_only:
+    parser.add_argument("--smoke", action="store_true", help="print one size of each family; write nothing")
+    options = parser.parse_args(words)
+    if options.smoke:
+        print(tables(sizes=1))  # noqa: T201
+        for task in TASK_NAMES:
+            print(f"{task}  picture of {picture(task).shape}")  # noqa: T201
+        return
+    if not options.pictures_only:
         PAGE.write_text(filled(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
     for task in TASK_NAMES:
         file = HERE / "images" / f"{task}.jpg"

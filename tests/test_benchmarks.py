@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from boxwright.presets import families
+from boxwright.vocabulary import TASK_NAMES
+
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "benchmarks"
 SHARED = {"harness"}  # imported by the others, runs nothing
@@ -100,6 +103,23 @@ def test_the_smoke_form_has_every_row_of_the_full_form_and_keeps_nothing(run, sc
     assert printed.startswith("smoke run: smallest sizes, one round; no number here is a measurement\n")
     assert [name for name in names if not found_row(name, printed)] == [], printed
     assert kept() == before
+
+
+def test_the_smoke_form_of_the_sizes_of_models_has_every_family_and_task_and_writes_nothing(run):
+    docs = ROOT / "docs"
+    before = {file: file.stat().st_mtime_ns for file in (docs / "models.md", *(docs / "images").iterdir())}
+
+    status, printed = run(docs / "build_models", "--smoke")
+
+    assert status == 0, printed
+    assert re.findall(r"^### (.*)$", printed, re.MULTILINE) == list(families())
+    assert re.findall(r"^(\w+)  picture of ", printed, re.MULTILINE) == list(TASK_NAMES)
+    rows = dict(re.findall(r"^\| `([\w-]+)` \| (.*) \|$", printed, re.MULTILINE))
+    assert list(rows) == [tasks["detect"][0] for tasks in families().values()]
+    for cells, tasks in zip(rows.values(), families().values(), strict=True):  # a column with numbers for each task
+        assert re.fullmatch(r"[\d.]+ / [\d.]+", cells.split(" | ")[-1])
+        assert len(cells.split(" | ")) == len(tasks)
+    assert {file: file.stat().st_mtime_ns for file in before} == before
 
 
 def test_a_smoke_run_keeps_its_lines_in_the_folder_that_is_named(run, tmp_path):
