@@ -89,6 +89,7 @@ def kept():
     return {file.name: file.stat().st_size for file in (FOLDER / "results").iterdir()}
 
 
+@pytest.mark.timeout(900)  # seconds of processor time, but minutes on a machine that trains beside it
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_the_smoke_form_has_every_row_of_the_full_form_and_keeps_nothing(run, script):
     before = kept()
