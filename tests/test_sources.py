@@ -5,6 +5,7 @@
 import importlib.util
 import re
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -41,10 +42,15 @@ def files():
 FILES = list(files())
 
 
+@cache  # three tests read every file
+def prose(file):
+    return list(citations.prose(file))
+
+
 def test_every_citation_leads_to_a_place_that_exists():
     wrong, followed = [], 0
     for file, _ in FILES:
-        for line, text in citations.prose(file):
+        for line, text in prose(file):
             for place in citations.understood(text):
                 followed += 1
                 if place.name not in citations.places(place.book):
@@ -58,7 +64,7 @@ def test_a_paragraph_that_a_citation_names_exists():
     """`spec/recipe 6, "Flips"`: section 6 has a paragraph that opens with **Flips**."""
     wrong, followed = [], 0
     for file, _ in FILES:
-        for _, text in citations.prose(file):
+        for _, text in prose(file):
             for book, title in re.findall(r"(spec/\w+)\s+[\w.]+,\s+\"([^\"]+)\"", text):
                 followed += 1
                 if f"**{title}**" not in (DOCS / citations.BOOKS[book]).read_text(encoding="utf-8"):
@@ -70,7 +76,7 @@ def test_a_paragraph_that_a_citation_names_exists():
 def test_no_citation_is_in_a_form_that_cannot_be_followed():
     wrong = []
     for file, book in FILES:
-        for line, text in citations.prose(file):
+        for line, text in prose(file):
             for start, words, advice in citations.strays(text, book):
                 where = f"{file.relative_to(ROOT)}:{line + text.count(chr(10), 0, start)}"
                 wrong.append(f"{where}: {words!r}: {advice}")
