@@ -13,7 +13,7 @@ PEER_PACKAGES := ultralytics==8.4.190 ultralytics-thop==2.2.3 torchvision==0.28.
 # constraints.txt is the one list of pinned versions; torch goes in first, by its exact version.
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: help demo test test-slow check format docs bench-peer clean distclean
+.PHONY: help demo test test-slow check house format docs bench-peer clean distclean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -32,6 +32,9 @@ check: $(INSTALLED)  ## lint, format, types, import rule
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/python -m pytest -q tests/test_architecture.py
+
+house: $(INSTALLED)  ## how far the heart of the package is from its door, in numbers that may only get better
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m tests.house
 
 format: $(INSTALLED)  ## apply the formatter and the safe lint fixes
 	$(VENV)/bin/ruff check --fix .
