@@ -43,9 +43,9 @@ from boxwright.errors import BoxwrightError
 from boxwright.export.export import ExportSettings
 from boxwright.export.verify import drawn_images
 from boxwright.models.weights import load_weights, save_weights
-from boxwright.presets import SUFFIXES, preset
+from boxwright.presets import preset
 from boxwright.results import Classification, Detections
-from boxwright.vocabulary import TaskName
+from boxwright.vocabulary import TASKS, TaskName
 from harness import Bench, absent, arguments, start
 from parity_import import CASES, LIMIT, Case, difference, differences, shaken
 
@@ -150,7 +150,7 @@ class Cell(NamedTuple):
 
 def counts(name: str, task: TaskName) -> Cell:
     """Parameters and state keys at the golden file's number of classes."""
-    stem = name.removesuffix(SUFFIXES[task])
+    stem = name.removesuffix(TASKS[task].suffix)
     row = f"{GOLDEN_NAMES.get(stem, stem)}/{task}"
     golden = json.loads(GOLDEN.read_text())["models"].get(row)
     classes = 1 if row == "yolov8n/pose" else CLASSES[task]

@@ -19,8 +19,9 @@ from boxwright.models.classifier import ClassifierConfig
 from boxwright.models.detector import DetectorConfig
 from boxwright.models.necks.pan import PANConfig
 from boxwright.models.network import Network
-from boxwright.presets import SUFFIXES, preset
+from boxwright.presets import preset
 from boxwright.structures import ImageOutputs
+from boxwright.vocabulary import TASKS as FACTS
 from boxwright.vocabulary import KeypointSpec
 
 FOLDER = Path(os.environ.get("BOXWRIGHT_GOLDEN") or Path(__file__).parent)
@@ -58,7 +59,7 @@ def config_of(name: str) -> DetectorConfig | ClassifierConfig:
     if variant.startswith("nc"):
         classes = int(variant.removeprefix("nc"))
     keypoints = KeypointSpec(count=5, dims=2) if variant == "kpt5x2" else None
-    return preset(model + SUFFIXES[task], num_classes=classes, keypoints=keypoints).model
+    return preset(model + FACTS[task].suffix, num_classes=classes, keypoints=keypoints).model
 
 
 @pytest.fixture(scope="module", params=NAMES)

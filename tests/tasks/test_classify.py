@@ -11,11 +11,12 @@ from boxwright.evaluation.config import EvaluationConfig
 from boxwright.ops.letterbox import centre_crop
 from boxwright.results import ImageTruth
 from boxwright.structures import ImageOutputs
+from boxwright.tasks import task_named
 from boxwright.tasks.base import SelectOptions
-from boxwright.tasks.classify import CLASSIFY
-from boxwright.tasks.detect import DETECT
 from boxwright.vocabulary import Vocabulary
 
+CLASSIFY = task_named("classify")
+DETECT = task_named("detect")
 BOX = centre_crop((48, 96), 32)
 LOGITS = ImageOutputs(torch.tensor([[math.log(3.0), 0.0]]))
 

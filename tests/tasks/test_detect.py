@@ -7,10 +7,12 @@ from boxwright.models.detector import DetectorConfig
 from boxwright.models.heads.anchor_free import AnchorFreeConfig
 from boxwright.ops.letterbox import letterbox
 from boxwright.structures import Outputs
+from boxwright.tasks import task_named
 from boxwright.tasks.base import SelectOptions
-from boxwright.tasks.detect import DETECT
 from boxwright.tasks.postprocess import postprocess
 from boxwright.vocabulary import Vocabulary
+
+DETECT = task_named("detect")
 
 
 def test_a_real_detector_s_rows_are_the_dense_decode_at_the_kept_candidates():

@@ -9,10 +9,11 @@ from tests.tasks.made import outputs
 from boxwright.evaluation.config import EvaluationConfig
 from boxwright.ops.letterbox import letterbox
 from boxwright.results import GroundTruth
+from boxwright.tasks import task_named
 from boxwright.tasks.base import SelectOptions
-from boxwright.tasks.obb import OBB
 from boxwright.vocabulary import Vocabulary
 
+OBB = task_named("obb")
 VOCABULARY = Vocabulary(task="obb", names=("a", "b"))
 
 

@@ -6,10 +6,11 @@ from tests.tasks.made import outputs
 from boxwright.evaluation.config import EvaluationConfig
 from boxwright.ops.letterbox import letterbox
 from boxwright.results import GroundTruth
+from boxwright.tasks import task_named
 from boxwright.tasks.base import SelectOptions
-from boxwright.tasks.pose import POSE
 from boxwright.vocabulary import KeypointSpec, Vocabulary
 
+POSE = task_named("pose")
 VOCABULARY = Vocabulary(task="pose", names=("a",), keypoints=KeypointSpec(count=2, skeleton=((0, 1),)))
 BOX = letterbox((64, 64), (64, 64))
 

@@ -6,10 +6,11 @@ from tests.tasks.made import outputs
 from boxwright.evaluation.config import EvaluationConfig
 from boxwright.ops.letterbox import letterbox
 from boxwright.results import GroundTruth
+from boxwright.tasks import task_named
 from boxwright.tasks.base import SelectOptions
-from boxwright.tasks.segment import SEGMENT
 from boxwright.vocabulary import Vocabulary
 
+SEGMENT = task_named("segment")
 VOCABULARY = Vocabulary(task="segment", names=("a", "b"))
 
 

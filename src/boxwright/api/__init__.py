@@ -43,7 +43,7 @@ from boxwright.models.weights import load_weights, read_metadata
 from boxwright.presets import preset
 from boxwright.results import Detections
 from boxwright.structures import LossBreakdown, Outputs
-from boxwright.vocabulary import Vocabulary
+from boxwright.vocabulary import TASKS, Vocabulary
 
 Array = UInt8[np.ndarray, "h w 3"]
 Settings = Mapping[str, Any] | Sequence[str]
@@ -92,7 +92,7 @@ def recipe(name: str, *, data: str | Path | None = None, settings: Settings | No
         name,
         num_classes=len(header.names),
         exclusive=bool(header.exclusive if chosen.data.exclusive is None else chosen.data.exclusive),
-        keypoints=header.keypoints if chosen.data.task == "pose" else None,
+        keypoints=header.keypoints if TASKS[chosen.data.task].keypoints else None,
         attributes=header.attributes,
         imgsz=chosen.data.imgsz,
     )

@@ -26,8 +26,9 @@ from boxwright.losses.assign.hungarian import Hungarian
 from boxwright.losses.assign.task_aligned import TaskAligned
 from boxwright.losses.criterion import Criterion
 from boxwright.models.network import Network
-from boxwright.presets import SUFFIXES, preset
+from boxwright.presets import preset
 from boxwright.results import Detections
+from boxwright.vocabulary import TASKS, task_with
 
 FAMILY = "yolov8n"  # whose rule is asked where no model is named
 BATCH = 8  # images that a model looks at together
@@ -125,7 +126,7 @@ def _default(data: str | Path) -> str:
         task = open_dataset(data).task
     except DataError:
         task = None
-    return FAMILY + SUFFIXES[task or "detect"]
+    return FAMILY + TASKS[task or task_with()].suffix
 
 
 # -- label errors --------------------------------------------------------------------------------------------------

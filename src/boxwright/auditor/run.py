@@ -22,6 +22,7 @@ from boxwright.datasets.formats import format_named, open_dataset
 from boxwright.datasets.policy import DataConfig
 from boxwright.datasets.sample import DatasetHeader, Problem, Records, Split
 from boxwright.errors import DataError
+from boxwright.vocabulary import TASKS
 
 Progress = Callable[[str, int, int], None]  # stage, done, total
 ROW_FILES = 500  # label files whose rows are looked at, evenly spread
@@ -68,15 +69,15 @@ def audit_and_records(
     except DataError as error:
         code = "cannot_open" if path.exists() else "path_not_found"
         return Audit(path, None, {}, {}, tuple(findings_of([(None, _problem(path, code, error))]))), {}
-    if config.task == "detect" and header.task is not None:
+    if header.task is not None and TASKS[config.task].boxes_only:
         config = replace(config, task=header.task)
     problems: list[tuple[Split | None, Problem]] = [(None, problem) for problem in header.problems]
     held = dict(_read(header, config, splits, problems, on_progress))
     problems += [(split, problem) for split, records in held.items() for problem in records.report.problems]
     findings = findings_of([*problems, *((None, problem) for problem in find_overlap(held))])
     labels = {split: SplitLabels.of(records) for split, records in held.items()}
-    asked = setting is not None and header.task != "classify"
-    found = {split: learnable(part, setting) for split, part in labels.items()} if asked and setting else {}
+    about_objects = header.task is None or not TASKS[header.task].whole_image
+    found = {split: learnable(part, setting) for split, part in labels.items()} if about_objects and setting else {}
     audited = Audited(
         names=header.names,
         root=header.root,
@@ -124,7 +125,7 @@ def _row_kinds(
     header: DatasetHeader, config: DataConfig, held: Mapping[Split, Records]
 ) -> Iterator[tuple[Split, RowKinds]]:
     """Of YOLO text labels that are read for boxes because nothing says what they are made for."""
-    if header.format != "yolo" or header.task is not None or config.task != "detect":
+    if header.format != "yolo" or header.task is not None or not TASKS[config.task].boxes_only:
         return
     for split in held:
         files = [item.label for item in format_named("yolo").items(header, split, config).items if item.label]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from boxwright.cli.options import DATA_HELP, Settings
+from boxwright.cli.options import DATA_HELP, Settings, TaskChoice
 from boxwright.errors import DataError
 
 if TYPE_CHECKING:
@@ -140,16 +140,6 @@ def _write(file: Path, text: str) -> None:
         file.write_text(text, encoding="utf-8")
     except OSError as error:
         raise DataError(f"{file}: cannot be written: {error.strerror}") from None
-
-
-class TaskChoice(StrEnum):
-    """What labels can be read for."""
-
-    DETECT = "detect"
-    SEGMENT = "segment"
-    POSE = "pose"
-    OBB = "obb"
-    CLASSIFY = "classify"
 
 
 def draw(

@@ -85,7 +85,7 @@ def demo(
     from boxwright.cli.progress import duration, make_listener
     from boxwright.cli.tables import class_results
     from boxwright.engine.runfolder import free_folder
-    from boxwright.presets import SUFFIXES
+    from boxwright.vocabulary import TASKS
 
     began = time.monotonic()
     size = QUICK if quick else FULL[task]
@@ -95,7 +95,7 @@ def demo(
     say(f"drew {size.train} training and {size.val} held-out scenes: {data}")
 
     run = api.train(
-        PRESET + SUFFIXES[task.value],
+        PRESET + TASKS[task.value].suffix,
         data=data,
         out=folder / "run",
         listener=listener,

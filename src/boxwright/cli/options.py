@@ -17,6 +17,16 @@ class SplitName(StrEnum):
     TEST = "test"
 
 
+class TaskChoice(StrEnum):
+    """What labels can be read for."""
+
+    DETECT = "detect"
+    SEGMENT = "segment"
+    POSE = "pose"
+    OBB = "obb"
+    CLASSIFY = "classify"
+
+
 DATA_HELP = (
     "Dataset of any format: a YOLO data.yaml or folder, COCO JSON (file or folder), Pascal VOC, DOTA, a folder of "
     "images by class, WIDER FACE, CrowdHuman."

@@ -57,6 +57,7 @@ def predict(
     from boxwright.cli.writers import USUAL, ResultFolder
     from boxwright.engine.runfolder import free_folder
     from boxwright.results import Detections
+    from boxwright.vocabulary import TASKS
 
     options: dict[str, Any] = {
         "conf": conf,
@@ -82,7 +83,7 @@ def predict(
         if writer is not None:
             writer.add(prediction.image, found)
     seen = counted(images, "image")
-    what = seen if predictor.vocabulary.task == "classify" else f"{counted(objects, 'object')} in {seen}"
+    what = seen if TASKS[predictor.vocabulary.task].whole_image else f"{counted(objects, 'object')} in {seen}"
     say(f"{what}, with {model.path}")
     if writer is not None:
         writer.close()

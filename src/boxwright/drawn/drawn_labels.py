@@ -8,7 +8,7 @@ import numpy as np
 
 from boxwright.datasets.sample import Instances
 from boxwright.drawn.drawn_shapes import FIGURE, STYLES
-from boxwright.vocabulary import AttributeSpec, TaskName
+from boxwright.vocabulary import TASKS, AttributeSpec, TaskName
 
 
 def label_rows(objects: Instances, side: int, task: TaskName, attributes: Sequence[AttributeSpec] = ()) -> str:
@@ -27,14 +27,15 @@ def label_rows(objects: Instances, side: int, task: TaskName, attributes: Sequen
 
 
 def _coordinates(objects: Instances, row: int, side: int, task: TaskName) -> list[str]:
-    if task == "segment" and objects.polygons is not None:
+    facts = TASKS[task]
+    if facts.outlines and objects.polygons is not None:
         points = np.concatenate(objects.polygons[row])
         return _numbers((points.astype(np.float64) / side).clip(0, 1).ravel().tolist())
-    if task == "obb" and objects.corners is not None:
+    if facts.oriented and objects.corners is not None:
         return _numbers((objects.corners[row].astype(np.float64) / side).ravel().tolist())
     x1, y1, x2, y2 = (objects.boxes[row].astype(np.float64) / side).tolist()
     fields = _numbers([(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1])
-    if task == "pose" and objects.keypoints is not None:
+    if facts.keypoints and objects.keypoints is not None:
         for x, y, seen in objects.keypoints[row].astype(np.float64).tolist():
             fields += [*_numbers([x / side, y / side]), str(int(seen))]
     return fields
@@ -49,16 +50,17 @@ def describe(
 ) -> str:
     """The text of the data.yaml; for whole-image labels, which need none, a note of what was drawn."""
     sizes = " ".join(f"{split}={count}" for split, count in counts.items())
-    asked = "" if task == "detect" else f" task={task}"
+    facts = TASKS[task]
+    asked = "" if facts.boxes_only else f" task={task}"
     asked += " attributes" if attributes else ""
     head = f"# Drawn by boxwright: {sizes} imgsz={imgsz} seed={seed}{asked}\n"
-    if task == "classify":
+    if facts.whole_image:
         return head
     names = "".join(f"  {index}: {name}\n" for index, name in enumerate(STYLES[task].names))
     text = f"{head}train: images/train\nval: images/val\nnames:\n{names}"
-    if task != "detect":
+    if not facts.boxes_only:
         text += f"task: {task}\n"
-    if task == "pose":
+    if facts.keypoints:
         text += f"kpt_shape: [{FIGURE.count}, {FIGURE.dims}]\nflip_idx: {list(FIGURE.flip or ())}\n"
         text += f"skeleton: {[list(pair) for pair in FIGURE.skeleton]}\nkpt_names: [{', '.join(FIGURE.names)}]\n"
     if attributes:

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float64, UInt8
 
-from boxwright.vocabulary import AttributeSpec, KeypointSpec, TaskName
+from boxwright.vocabulary import TASKS, AttributeSpec, KeypointSpec, TaskFacts, TaskName
 
 MAX_TILT = math.radians(25)  # to either side of upright
 _OVERSAMPLE = 4  # outlines are drawn this much larger, then averaged
@@ -151,13 +151,19 @@ _LONG_OUTLINES = {
     "channel": np.array([(-1, -1), (1, -1), (1, -0.4), (-0.4, -0.4), (-0.4, 0.4), (1, 0.4), (1, 1), (-1, 1)]),
 }  # fmt: skip
 
-_SHAPES = Style(names=NAMES, draw=_compact)
-STYLES: dict[TaskName, Style] = {
-    "detect": _SHAPES,
-    "segment": _SHAPES,
-    "pose": Style(names=("figure",), draw=_figure, min_size=0.25, max_size=0.5, min_objects=1, max_objects=4),
-    "obb": Style(
-        names=LONG_NAMES, draw=_long, min_size=0.16, max_size=0.42, min_objects=2, max_objects=6, corners_inside=True
-    ),
-    "classify": Style(names=NAMES, draw=_compact, min_size=0.4, max_size=0.85, min_objects=1, max_objects=1),
-}
+
+def _style(facts: TaskFacts) -> Style:
+    """What is drawn to show the facts of a task."""
+    if facts.whole_image:
+        return Style(names=NAMES, draw=_compact, min_size=0.4, max_size=0.85, min_objects=1, max_objects=1)
+    if facts.keypoints:
+        return Style(names=("figure",), draw=_figure, min_size=0.25, max_size=0.5, min_objects=1, max_objects=4)
+    if facts.oriented:
+        return Style(
+            names=LONG_NAMES, draw=_long, min_size=0.16, max_size=0.42, min_objects=2, max_objects=6,
+            corners_inside=True,
+        )  # fmt: skip
+    return Style(names=NAMES, draw=_compact)
+
+
+STYLES: dict[TaskName, Style] = {task: _style(facts) for task, facts in TASKS.items()}

@@ -23,7 +23,7 @@ from boxwright.datasets.sample import Instances
 from boxwright.drawn.drawn_labels import describe, label_rows
 from boxwright.drawn.drawn_shapes import ATTRIBUTES, FIGURE, NAMES, STYLES, Shape, Style, draw_shape
 from boxwright.errors import ConfigError, DataError
-from boxwright.vocabulary import TaskName
+from boxwright.vocabulary import TASKS, TaskName
 
 __all__ = ["ATTRIBUTES", "FIGURE", "NAMES", "STYLES", "Scene", "draw_dataset", "draw_scene"]
 
@@ -78,12 +78,13 @@ def draw_dataset(
             f"data draw: expected at least 1 image in each split and a side of at least {SMALLEST} px, "
             f"got train={train}, val={val}, imgsz={imgsz}"
         )
-    if attributes and task == "classify":
+    if attributes and TASKS[task].whole_image:
         raise ConfigError("data draw: attributes belong to objects; task 'classify' labels whole images")
     folder, counts = Path(folder), {"train": train, "val": val}
     text = describe(counts, imgsz, seed, task, ATTRIBUTES if attributes else ())
-    described = folder / (_CLASSIFY_NOTE if task == "classify" else "data.yaml")
-    made = folder if task == "classify" else described
+    whole_image = TASKS[task].whole_image
+    described = folder / (_CLASSIFY_NOTE if whole_image else "data.yaml")
+    made = folder if whole_image else described
     if folder.exists() and any(folder.iterdir()):
         if described.is_file() and described.read_text(encoding="utf-8") == text:
             return made
@@ -114,7 +115,7 @@ def draw_scene(
     answers: list[tuple[int, tuple[int, int]]] = []
     for _ in range(int(rng.integers(style.min_objects, style.max_objects + 1))):
         # To classify, every split shows every class.
-        label = index % len(style.names) if task == "classify" else None
+        label = index % len(style.names) if TASKS[task].whole_image else None
         shape, corner = _find_place(rng, owner, shapes, style, label)
         answers.append(_paint(rng, image, owner, shape, corner, len(shapes), attributes))
         shapes.append(shape)
@@ -140,11 +141,12 @@ def draw_scene(
 
 def _labelled(objects: Instances, points: list[np.ndarray], owner: np.ndarray, task: TaskName) -> Instances:
     """The objects with what the task needs of their points."""
-    if task == "segment":
+    facts = TASKS[task]
+    if facts.outlines:
         return replace(objects, polygons=tuple((of.astype(np.float32),) for of in points))
-    if task == "obb":
+    if facts.oriented:
         return replace(objects, corners=np.array(points, np.float32))
-    if task == "pose":
+    if facts.keypoints:
         x, y = np.moveaxis(np.array(points), -1, 0)
         hidden = owner[y.astype(np.int64), x.astype(np.int64)] != np.arange(len(objects))[:, None]
         return replace(objects, keypoints=np.stack((x, y, 2.0 - hidden), axis=-1).astype(np.float32))
@@ -279,9 +281,10 @@ def _fill(
     on_progress: Callable[[int, int], None] | None,
 ) -> None:
     done, total = 0, sum(counts.values())
+    whole_image = TASKS[task].whole_image
     for split, count in counts.items():
         images, labels = folder / "images" / split, folder / "labels" / split
-        if task == "classify":
+        if whole_image:
             images = folder / split
         else:
             labels.mkdir(parents=True)
@@ -289,10 +292,10 @@ def _fill(
             scene = draw_scene(imgsz, seed, split, index, task=task, attributes=attributes)
             bgr = cv2.cvtColor(scene.image, cv2.COLOR_RGB2BGR)
             encoded = cv2.imencode(".jpg", bgr, _ENCODING)[1]
-            place = images / STYLES[task].names[int(scene.instances.labels[0])] if task == "classify" else images
+            place = images / STYLES[task].names[int(scene.instances.labels[0])] if whole_image else images
             place.mkdir(parents=True, exist_ok=True)
             (place / f"{index:06d}.jpg").write_bytes(encoded.tobytes())
-            if task != "classify":
+            if not whole_image:
                 text = label_rows(scene.instances, imgsz, task, ATTRIBUTES if attributes else ())
                 (labels / f"{index:06d}.txt").write_text(text, encoding="ascii")
             done += 1

@@ -37,7 +37,7 @@ from boxwright.losses.criterion import Criterion
 from boxwright.models.heads.anchor_based import AnchorBasedConfig
 from boxwright.models.network import Network
 from boxwright.models.weights import load_weights, read_metadata
-from boxwright.vocabulary import AttributeSpec, KeypointSpec
+from boxwright.vocabulary import TASKS, AttributeSpec, KeypointSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,14 +137,14 @@ def expect_labels(recipe: Recipe, header: DatasetHeader) -> tuple[str, ...]:
         ConfigError: the model needs what the labels do not tell, or reads them in another way.
     """
     task = recipe.data.task
-    if header.task not in (None, task) and "classify" in (header.task, task):
+    if header.task is not None and TASKS[header.task].whole_image != TASKS[task].whole_image:
         raise ConfigError(
             f"data.task: expected '{header.task}', what the labels of {header.source} are made for, got '{task}'; "
             "choose a preset of that task"
         )
     _expect_exclusive(recipe, header)
     vocabulary = recipe.vocabulary(header.names)
-    if task == "pose":
+    if TASKS[task].keypoints:
         _expect_keypoints(vocabulary.keypoints, header)
     return _expect_attributes(vocabulary.attributes, header)
 
@@ -155,7 +155,7 @@ def _expect_outlines(recipe: Recipe, records: Records) -> tuple[str, ...]:
     Raises:
         ConfigError: all of them.
     """
-    if recipe.data.task != "segment":
+    if not TASKS[recipe.data.task].outlines:
         return ()
     outlined = [bool(outline) for record in records.records for outline in record.instances.polygons or ()]
     count = sum(len(record.instances) for record in records.records)
@@ -203,7 +203,7 @@ def _expect_attributes(wanted: tuple[AttributeSpec, ...], header: DatasetHeader)
 
 def _expect_exclusive(recipe: Recipe, header: DatasetHeader) -> None:
     wanted = header.exclusive if recipe.data.exclusive is None else recipe.data.exclusive
-    if recipe.data.task != "classify" and wanted is not None and recipe.exclusive != wanted:
+    if not TASKS[recipe.data.task].whole_image and wanted is not None and recipe.exclusive != wanted:
         given = str(wanted).lower()
         who = f"{header.source} says (key 'exclusive')" if recipe.data.exclusive is None else "data.exclusive says"
         raise ConfigError(

@@ -31,7 +31,6 @@ POSE_NAMES = (
 )  # fmt: skip
 SIZES = ("small", "medium", "large")
 AREA_RANGES = [[0, 1e5**2], [0, 32**2], [32**2, 96**2], [96**2, 1e5**2]]  # px^2: all, then SIZES
-_KIND_TYPES = {"box": "bbox", "mask": "segm", "pose": "keypoints", "obb": "bbox"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +50,7 @@ def coco_result(scenes: Sequence[Scene], num_classes: int, measure: Measure = BO
     own area is not counted; a pose lies inside when its keypoints are near the region. Masks are compared with the
     region's own shape where it is known, all others with its box.
     """
-    names = POSE_NAMES if measure.kind == "pose" else COCO_NAMES
+    names = POSE_NAMES if measure.facts.keypoints else COCO_NAMES
     if not any(measure.counted(scene).any() for scene in scenes):
         nothing = np.full(num_classes, -1.0)
         return CocoResult(dict.fromkeys(names, -1.0), nothing, nothing, dict.fromkeys(SIZES, nothing))
@@ -61,7 +60,7 @@ def coco_result(scenes: Sequence[Scene], num_classes: int, measure: Measure = BO
     found = _dataset(COCO, scenes, num_classes, _found_rows(scenes, measure))
     sigmas = list(measure.sigmas) or None
     evaluation = _evaluation_class(measure)(
-        labels, found, iouType=_KIND_TYPES[measure.kind], print_function=_silent, kpt_oks_sigmas=sigmas
+        labels, found, iouType=measure.facts.coco, print_function=_silent, kpt_oks_sigmas=sigmas
     )
     evaluation.params.catIds = list(range(num_classes))
     evaluation.params.areaRng = AREA_RANGES
@@ -73,7 +72,7 @@ def coco_result(scenes: Sequence[Scene], num_classes: int, measure: Measure = BO
     recall = np.asarray(evaluation.eval["recall"])
     best = precision[:, :, :, 0, -1]
     by_size = {size: _mean(precision[:, :, :, area, -1]) for area, size in enumerate(SIZES, 1)}
-    values = _precisions(precision) + (_pose_recalls(recall) if measure.kind == "pose" else _recalls(recall))
+    values = _precisions(precision) + (_pose_recalls(recall) if measure.facts.keypoints else _recalls(recall))
     return CocoResult(dict(zip(names, values, strict=True)), _mean(best), _mean(best[:1]), by_size)
 
 
@@ -109,7 +108,7 @@ def _silent(*_: object) -> None:
 def _evaluation_class(measure: Measure) -> Any:
     from faster_coco_eval import COCOeval_faster
 
-    if measure.kind != "obb":
+    if not measure.facts.oriented:
         return COCOeval_faster
 
     class Oriented(COCOeval_faster):  # type: ignore[misc]
@@ -157,9 +156,9 @@ def _label_rows(scenes: Sequence[Scene], measure: Measure) -> Iterator[dict[str,
 
 def _region_rows(image: int, scene: Scene, measure: Measure) -> Iterator[dict[str, Any]]:
     regions = scene.ignore_boxes
-    masks = scene.region_masks if measure.kind == "mask" else ()
+    masks = scene.region_masks if measure.facts.masks else ()
     points = None
-    if measure.kind == "pose":
+    if measure.facts.keypoints:
         points = np.zeros((len(regions), len(measure.sigmas), 3), np.float32)
     shapes = _shapes(regions, masks, points, scene.image_size, measure)
     for shape, label, area in zip(shapes, scene.ignore_labels.tolist(), box_areas(regions).tolist(), strict=True):
@@ -178,9 +177,9 @@ def _found_rows(scenes: Sequence[Scene], measure: Measure) -> Iterator[dict[str,
 
 def _found_areas(scene: Scene, measure: Measure) -> np.ndarray:
     """Area that the size ranges sort a detection by, as the official loader of results has it."""
-    if measure.kind == "mask":
+    if measure.facts.masks:
         return areas_of(scene.masks, scene.image_size)
-    if measure.kind == "pose" and scene.keypoints is not None:
+    if measure.facts.keypoints and scene.keypoints is not None:
         sides = np.ptp(scene.keypoints[..., :2].astype(np.float64), axis=1)
         return sides[:, 0] * sides[:, 1]  # type: ignore[no-any-return]
     return box_areas(scene.boxes)
@@ -194,16 +193,16 @@ def _shapes(
     measure: Measure,
 ) -> list[dict[str, Any]]:
     """What the evaluator compares, one dict per object."""
-    if measure.kind == "obb":
+    if measure.facts.oriented:
         wide = boxes.astype(np.float64)
         corners = oriented_corners(wide) if boxes.shape[1] == 5 else box_corners(wide)
         around = np.concatenate((corners.min(axis=1), corners.max(axis=1)), axis=1)
         return [{"bbox": box, "corners": of} for box, of in zip(_xywh(around), corners, strict=True)]
     shapes: list[dict[str, Any]] = [{"bbox": box} for box in _xywh(boxes)]
-    if measure.kind == "mask":
+    if measure.facts.masks:
         for shape, counts in zip(shapes, masks, strict=True):
             shape["segmentation"] = {"size": list(image_size), "counts": counts}
-    if measure.kind == "pose" and keypoints is not None:
+    if measure.facts.keypoints and keypoints is not None:
         for shape, points in zip(shapes, keypoints.astype(np.float64), strict=True):
             shape["keypoints"] = points.reshape(-1).tolist()
             shape["num_keypoints"] = int((points[:, 2] > 0).sum())

@@ -16,7 +16,7 @@ from boxwright.evaluation.coco import CocoResult, coco_result
 from boxwright.evaluation.config import EvaluationConfig
 from boxwright.evaluation.confusion import confusion_matrix
 from boxwright.evaluation.curves import Curves, curves_of
-from boxwright.evaluation.measure import Measure, ObjectKind
+from boxwright.evaluation.measure import KINDS, Measure, ObjectKind
 from boxwright.evaluation.result import ClassResult, EvaluationResult, Kind
 from boxwright.evaluation.scene import Scene
 from boxwright.ops.keypoints import keypoint_sigmas
@@ -39,7 +39,7 @@ class Evaluator:
         """`kinds` are what is compared; the first is what the confusion matrix and attributes go by."""
         self.names = vocabulary.names
         self.attributes = vocabulary.attributes
-        self.measures = tuple(Measure(kind, _sigmas(vocabulary) if kind == "pose" else ()) for kind in kinds)
+        self.measures = tuple(Measure(kind, _sigmas(vocabulary) if KINDS[kind].keypoints else ()) for kind in kinds)
         self.config = config
         self._scenes: dict[int, Scene] = {}
 
@@ -131,14 +131,14 @@ def _sigmas(vocabulary: Vocabulary) -> tuple[float, ...]:
 def _expect_parts(scene: Scene, measure: Measure) -> None:
     """Raises when detections or labels lack what the measure compares."""
     where = f"Evaluator.update: image {scene.index}"
-    if measure.kind == "mask":
+    if measure.facts.masks:
         for what, masks, count in (
             ("detections", scene.masks, len(scene.labels)),
             ("labels", scene.true_masks, len(scene.true_labels)),
         ):
             if len(masks) != count:
                 raise ShapeError(f"{where}: expected {what} with {count} masks, got {len(masks)}")
-    if measure.kind == "pose":
+    if measure.facts.keypoints:
         for what, points, count in (
             ("detections", scene.keypoints, len(scene.labels)),
             ("labels", scene.true_keypoints, len(scene.true_labels)),
@@ -146,7 +146,7 @@ def _expect_parts(scene: Scene, measure: Measure) -> None:
             given = None if points is None else points.shape[:2]
             if count and given != (count, len(measure.sigmas)):
                 raise ShapeError(f"{where}: expected {what} with {(count, len(measure.sigmas))} keypoints, got {given}")
-    boxes = 5 if measure.kind == "obb" else 4
+    boxes = 5 if measure.facts.oriented else 4
     if (len(scene.labels) or len(scene.true_labels)) and scene.boxes.shape[1] != boxes:
         raise ShapeError(f"{where}: expected boxes of {boxes} numbers for '{measure.kind}', got {scene.boxes.shape[1]}")
 

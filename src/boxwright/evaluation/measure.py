@@ -2,6 +2,7 @@
 # SPDX-FileCopyrightText: The boxwright authors
 """How alike a detection and a label are, for each kind of comparison: boxes, masks, keypoints, oriented boxes."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,6 +14,24 @@ from boxwright.evaluation.scene import Scene, box_areas
 from boxwright.ops.polygons import box_corners, oriented_corners, pairwise_intersections, pairwise_oriented_iou
 
 ObjectKind = Literal["box", "mask", "pose", "obb"]
+
+
+@dataclass(frozen=True, slots=True)
+class KindFacts:
+    """What one kind of comparison looks at in the place of upright boxes."""
+
+    coco: str = "bbox"  # what the COCO evaluator calls it
+    masks: bool = False
+    keypoints: bool = False
+    oriented: bool = False  # boxes with an angle
+
+
+KINDS: Mapping[ObjectKind, KindFacts] = {
+    "box": KindFacts(),
+    "mask": KindFacts(coco="segm", masks=True),
+    "pose": KindFacts(coco="keypoints", keypoints=True),
+    "obb": KindFacts(oriented=True),
+}
 BODY_SHARE = 0.53  # of a box, where nothing tells the area of the body in it; spec/recipe 7
 
 
@@ -25,21 +44,26 @@ class Measure:
     """
 
     kind: ObjectKind = "box"
-    sigmas: tuple[float, ...] = ()  # tolerance of each keypoint, for "pose"
+    sigmas: tuple[float, ...] = ()  # tolerance of each keypoint, where keypoints are compared
+
+    @property
+    def facts(self) -> KindFacts:
+        """What the kind looks at."""
+        return KINDS[self.kind]
 
     def similarity(self, scene: Scene, wanted: Bool[np.ndarray, "n m"] | None = None) -> Float64[np.ndarray, "n m"]:
         """Of every detection to every label, from 0 to 1; `wanted` pairs at least: comparing masks takes long."""
-        if self.kind == "mask":
+        if self.facts.masks:
             return self._masks(scene, wanted)
-        if self.kind == "pose":
+        if self.facts.keypoints:
             return self._keypoints(scene)
-        if self.kind == "obb":
+        if self.facts.oriented:
             return pairwise_oriented_iou(scene.boxes, scene.true_boxes)
         return overlaps(scene.boxes, scene.true_boxes)
 
     def counted(self, scene: Scene) -> Bool[np.ndarray, " m"]:
         """Which labels count: without a labelled keypoint an object can be neither found nor missed."""
-        if self.kind == "pose" and scene.true_keypoints is not None:
+        if self.facts.keypoints and scene.true_keypoints is not None:
             return np.count_nonzero(scene.true_keypoints[..., 2] > 0, axis=1) > 0  # type: ignore[no-any-return]
         return np.ones(len(scene.true_labels), bool)
 
@@ -51,7 +75,7 @@ class Measure:
         """
         regions, classes = scene.ignore_boxes, scene.ignore_labels
         areas = box_areas(regions)
-        if self.kind == "pose":
+        if self.facts.keypoints:
             blank = ~self.counted(scene)
             regions = np.concatenate((regions, scene.true_boxes[blank]))
             classes = np.concatenate((classes, scene.true_labels[blank]))
@@ -62,9 +86,9 @@ class Measure:
         return np.where(fits, self._share(scene, regions, areas), 0.0).max(axis=1)  # type: ignore[no-any-return]
 
     def _share(self, scene: Scene, regions: np.ndarray, areas: np.ndarray) -> np.ndarray:
-        if self.kind == "mask":
+        if self.facts.masks:
             return overlaps_of(scene.masks, scene.region_masks, scene.image_size, of_first=True)
-        if self.kind == "pose":
+        if self.facts.keypoints:
             return self._nearness(scene, regions.astype(np.float64), areas)
         if scene.oriented:
             inter = pairwise_intersections(oriented_corners(scene.boxes), box_corners(regions))
@@ -92,7 +116,7 @@ class Measure:
         """Area of every label, px^2: as the file says, else of the outline, else of the box."""
         if scene.true_areas is not None:
             return scene.true_areas
-        return box_areas(scene.true_boxes) * (BODY_SHARE if self.kind == "pose" else 1.0)
+        return box_areas(scene.true_boxes) * (BODY_SHARE if self.facts.keypoints else 1.0)
 
     def _masks(self, scene: Scene, wanted: np.ndarray | None) -> np.ndarray:
         if wanted is None:

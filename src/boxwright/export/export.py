@@ -37,7 +37,7 @@ from boxwright.ops.keypoints import decode_keypoints
 from boxwright.ops.scores import class_probabilities
 from boxwright.structures import ImageOutputs, Predictions, at_least_float32
 from boxwright.version import __version__
-from boxwright.vocabulary import AttributeSpec, Vocabulary
+from boxwright.vocabulary import TASKS, AttributeSpec, Vocabulary
 
 ExportFormat = Literal["onnx", "torchscript"]
 SUFFIXES: Mapping[ExportFormat, str] = {"onnx": ".onnx", "torchscript": ".torchscript"}
@@ -182,9 +182,9 @@ def _queries(network: Network, side: int) -> bool:
 
 
 def _check_possible(settings: ExportSettings, vocabulary: Vocabulary, end_to_end: bool, *, queries: bool) -> None:
-    if settings.nms and vocabulary.task == "obb":
+    if settings.nms and TASKS[vocabulary.task].oriented:
         raise ExportError("nms: suppression of oriented boxes is no operation of onnx; leave it out and suppress after")
-    if settings.nms and vocabulary.task == "classify":
+    if settings.nms and TASKS[vocabulary.task].whole_image:
         raise ExportError("nms: a classifier has nothing to suppress; leave it out")
     if settings.nms and end_to_end:
         raise ExportError("nms: this network gives every object once and needs no suppression; leave it out")

@@ -18,7 +18,7 @@ from boxwright.errors import CheckpointError, ShapeError
 from boxwright.export.export import EXPORT_FORMAT, METADATA_FILE, SUFFIXES, need, quiet_tracer
 from boxwright.ops.decode import Identity
 from boxwright.structures import Grid, ImageOutputs, Outputs, Predictions
-from boxwright.vocabulary import Vocabulary
+from boxwright.vocabulary import TASKS, Vocabulary
 
 Run = Callable[[Tensor], dict[str, Tensor]]
 
@@ -55,7 +55,7 @@ class ExportedModel:
             ShapeError: the file was made for another size.
         """
         found = self.raw(images)
-        if self.vocabulary.task == "classify":
+        if TASKS[self.vocabulary.task].whole_image:
             scores = found["scores"]
             return ImageOutputs(scores.log() if self.vocabulary.exclusive else scores.logit())
         size = (int(images.shape[2]), int(images.shape[3]))

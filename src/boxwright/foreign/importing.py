@@ -25,7 +25,7 @@ from boxwright.models.network import Network
 from boxwright.models.weights import load_weights, save_weights
 from boxwright.presets import PRESETS
 from boxwright.presets import preset as recipe_of
-from boxwright.vocabulary import KeypointSpec, TaskName
+from boxwright.vocabulary import TASKS, KeypointSpec, TaskName
 
 COUNTER = "num_batches_tracked"  # of a batch norm; old files have none, inference does not read it
 # What checkpoints carry beside the network's own tensors, and why it is not needed.
@@ -253,7 +253,7 @@ def _resized(checkpoint: Checkpoint, keys: Keys, origin: Origin, fit: _Fit) -> _
 
 
 def _keypoints(checkpoint: Checkpoint, origin: Origin, given: tuple[int, int] | None) -> KeypointSpec | None:
-    if origin.task != "pose":
+    if not TASKS[origin.task].keypoints:
         return None
     numbers = origin.keypoint_numbers
     said = checkpoint.fact("kpt_shape")

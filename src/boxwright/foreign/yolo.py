@@ -15,7 +15,7 @@ from boxwright.foreign.checkpoint import Checkpoint
 from boxwright.foreign.naming import Parts, Rules, layer_prefixes, published_keys
 from boxwright.foreign.origin import Origin
 from boxwright.foreign.rtdetr import V8_STYLE
-from boxwright.vocabulary import TaskName
+from boxwright.vocabulary import TASKS, TaskName
 
 CLASSIFY_EPS = 1e-5  # of batch norms in classifiers (measured); all other networks have 1e-3
 
@@ -79,10 +79,10 @@ def recognise(checkpoint: Checkpoint) -> Origin | None:
         family=family,
         task=task,
         num_classes=_num_classes(checkpoint, head, task),
-        keypoint_numbers=_keypoint_numbers(head) if task == "pose" else 0,
+        keypoint_numbers=_keypoint_numbers(head) if TASKS[task].keypoints else 0,
         anchors=_anchors(head),
         layers=last + 1,
-        eps=CLASSIFY_EPS if task == "classify" else 1e-3,
+        eps=CLASSIFY_EPS if TASKS[task].whole_image else 1e-3,
     )
 
 
@@ -154,7 +154,7 @@ def _num_classes(checkpoint: Checkpoint, head: Mapping[str, Tensor], task: TaskN
     ends = _ends(head, "cv3") or _ends(head, "one2one_cv3")
     if ends:
         return int(ends[0].shape[0])
-    anchors, masks = _anchors(head), 32 if task == "segment" else 0
+    anchors, masks = _anchors(head), 32 if TASKS[task].outlines else 0
     per_anchor = head["m.0.weight"].shape[0] // (len(anchors[0]) if anchors else 3)
     count = int(per_anchor) - 5 - masks
     if count < 1:

@@ -62,7 +62,7 @@ class PackedBatch:
         """The batch as the rest of the package knows it."""
         fields = {name: _as_tensors(part) for name, part in self.targets.items()}
         targets: Targets | ImageTargets
-        if self.layout.task == "classify":
+        if self.layout.facts.whole_image:
             targets = ImageTargets(**fields)
         else:
             if "instance_map" in fields:
@@ -123,7 +123,7 @@ def pack(
         instances.append(sample.instances)
         indices.append(sample.index)
         image_labels.append(sample.image_label)
-    if layout.task == "classify":
+    if layout.facts.whole_image:
         classes = [_image_class(label, path) for label, path in zip(image_labels, paths, strict=True)]
         targets: Arrays = {"labels": np.array(classes, np.int64)}
     else:
@@ -145,10 +145,10 @@ def truth_of(record: Record, layout: TargetLayout) -> GroundTruth | ImageTruth:
     Raises:
         DataError: an image without a class, to classify.
     """
-    if layout.task == "classify":
+    if layout.facts.whole_image:
         return ImageTruth(_image_class(record.image_label, str(record.image)))
     objects = record.instances
-    boxes = oriented_boxes(objects) if layout.task == "obb" else objects.boxes
+    boxes = oriented_boxes(objects) if layout.facts.oriented else objects.boxes
     attributes = objects.attributes if layout.attributes else None
     return GroundTruth(
         _copied(boxes, np.float32),
@@ -156,9 +156,9 @@ def truth_of(record: Record, layout: TargetLayout) -> GroundTruth | ImageTruth:
         record.size,
         ignore=None if objects.ignore is None else _copied(objects.ignore, np.float32),
         ignore_labels=None if objects.ignore_labels is None else _copied(objects.ignore_labels, np.int64),
-        ignore_outlines=objects.ignore_outlines if layout.task == "segment" else None,
-        outlines=objects.polygons if layout.task == "segment" else None,
-        keypoints=_keypoints(objects, layout.keypoints) if layout.task == "pose" else None,
+        ignore_outlines=objects.ignore_outlines if layout.facts.outlines else None,
+        outlines=objects.polygons if layout.facts.outlines else None,
+        keypoints=_keypoints(objects, layout.keypoints) if layout.facts.keypoints else None,
         areas=None if objects.areas is None else _copied(objects.areas, np.float32),
         attributes=None if attributes is None else {name: _copied(of, of.dtype) for name, of in attributes.items()},
     )

@@ -34,6 +34,7 @@ from boxwright.loading.collate import Batch, PackedBatch, TargetLayout, pack
 from boxwright.loading.image_store import ImageStore
 from boxwright.loading.plan import global_batches, rank_share, validation_shape
 from boxwright.ops.letterbox import Letterbox, centre_crop, letterbox, stretch
+from boxwright.vocabulary import TASKS
 
 # Partners of a mosaic come from this many neighbours in the epoch's order: with them in memory an image is decoded
 # about once per epoch and process instead of four times. The peer draws them from a buffer of as many recent images.
@@ -146,7 +147,7 @@ class _TrainBuild:
         rng = sample_generator(self._seed, epoch, index)
         imgsz, config = self._data.imgsz, self._augment
         try:
-            if self._data.task == "classify":
+            if TASKS[self._data.task].whole_image:
                 return build_image_sample(self._load(index), imgsz=imgsz, config=config, rng=rng, fit=self._data.fit)
             return build_sample(
                 self._load,
@@ -156,7 +157,7 @@ class _TrainBuild:
                 rng=rng,
                 partners=order[first : first + PARTNER_WINDOW].tolist(),
                 mosaic=not config.mosaic_closed(epoch, self._epochs),
-                keypoints=self._records.header.keypoints if self._data.task == "pose" else None,
+                keypoints=self._records.header.keypoints if TASKS[self._data.task].keypoints else None,
             )
         except BoxwrightError:
             raise
@@ -323,7 +324,7 @@ def val_loader(
     """
     _check_fit(data)
     aspects = [record.size[0] / record.size[1] for record in records.records]
-    rectangles = data.fit == "letterbox" and data.task != "classify" and not square
+    rectangles = data.fit == "letterbox" and not TASKS[data.task].whole_image and not square
     order = sorted(range(len(aspects)), key=aspects.__getitem__) if rectangles else list(range(len(aspects)))
     batches = global_batches(len(order), batch, world)
     shapes = [(data.imgsz, data.imgsz)] * len(batches)
@@ -335,7 +336,7 @@ def val_loader(
 
 
 def _check_fit(data: DataConfig) -> None:
-    if data.fit == "crop" and data.task != "classify":
+    if data.fit == "crop" and not TASKS[data.task].whole_image:
         raise ConfigError(
             f"data.fit: 'crop' cuts objects off and is for data.task=classify, got task '{data.task}'; "
             "choose letterbox or stretch"

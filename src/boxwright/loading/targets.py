@@ -15,7 +15,7 @@ from boxwright.datasets.instances import clip_points
 from boxwright.datasets.policy import DataConfig
 from boxwright.datasets.raster import Patch, outline_pixels
 from boxwright.datasets.sample import DatasetHeader, Instances
-from boxwright.vocabulary import AttributeSpec, TaskName
+from boxwright.vocabulary import TASKS, AttributeSpec, TaskFacts, TaskName
 
 Arrays = Mapping[str, np.ndarray | Mapping[str, np.ndarray]]  # by field of `Targets`
 _BYTE = 255  # largest slot number + 1 that crosses between processes in one byte a pixel
@@ -30,6 +30,11 @@ class TargetLayout:
     mask_encoding: Literal["map", "instances"] = "map"
     keypoints: int = 0  # of every object
     attributes: tuple[AttributeSpec, ...] = ()
+
+    @property
+    def facts(self) -> TaskFacts:
+        """What the task is."""
+        return TASKS[self.task]
 
     @staticmethod
     def of(data: DataConfig, header: DatasetHeader) -> "TargetLayout":
@@ -53,13 +58,13 @@ def encode_targets(instances: Sequence[Instances], size: tuple[int, int], layout
     labels, boxes, valid = pad_instances(instances)
     arrays: dict[str, np.ndarray | Mapping[str, np.ndarray]] = {"labels": labels, "boxes": boxes, "valid": valid}
     slots = labels.shape[1]
-    if layout.task == "obb":
+    if layout.facts.oriented:
         rows = [oriented_boxes(objects, size) for objects in instances]
         arrays["boxes"] = _padded(rows, (slots, 5))
-    elif layout.task == "segment":
+    elif layout.facts.outlines:
         name = "instance_map" if layout.mask_encoding == "map" else "masks"
         arrays[name] = _masks(instances, size, slots, layout)
-    elif layout.task == "pose":
+    elif layout.facts.keypoints:
         empty = np.zeros((0, layout.keypoints, 3), np.float32)
         rows = [empty if objects.keypoints is None else objects.keypoints for objects in instances]
         arrays["keypoints"] = _padded(rows, (slots, layout.keypoints, 3))

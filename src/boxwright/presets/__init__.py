@@ -16,12 +16,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from boxwright.errors import ConfigError
-from boxwright.vocabulary import TASK_NAMES, AttributeSpec, KeypointSpec, TaskName
+from boxwright.vocabulary import TASK_NAMES, TASKS, AttributeSpec, KeypointSpec, TaskName
 
 if TYPE_CHECKING:
     from boxwright.engine.recipe import Recipe
-
-SUFFIXES: dict[TaskName, str] = {"detect": "", "segment": "-seg", "pose": "-pose", "obb": "-obb", "classify": "-cls"}
 
 
 def _build(module: str, function: str, size: str, task: TaskName, **options: Any) -> "Recipe":
@@ -33,7 +31,7 @@ def _family(
     prefix: str, sizes: Sequence[str], tasks: Sequence[TaskName], module: str, function: str
 ) -> "dict[str, partial[Recipe]]":
     return {
-        f"{prefix}{size}{SUFFIXES[task]}": partial(_build, module, function, size, task)
+        f"{prefix}{size}{TASKS[task].suffix}": partial(_build, module, function, size, task)
         for task in tasks
         for size in sizes
     }

@@ -24,13 +24,10 @@ from boxwright.models.detector import DetectorConfig
 from boxwright.models.heads.anchor_free import AnchorFreeConfig
 from boxwright.models.heads.branches import MaskConfig
 from boxwright.models.necks import NeckConfig
-from boxwright.presets import SUFFIXES
 from boxwright.presets.coco_pose import COCO_KEYPOINTS
 from boxwright.presets.scaling import Scale
-from boxwright.vocabulary import AttributeSpec, KeypointSpec, TaskName
+from boxwright.vocabulary import TASKS, AttributeSpec, KeypointSpec, TaskFacts, TaskName
 
-# Classes of the published weights: COCO, COCO's persons, DOTA, ImageNet.
-CLASSES: dict[TaskName, int] = {"detect": 80, "segment": 80, "pose": 1, "obb": 15, "classify": 1000}
 PROTOTYPE_BASE = 256  # channels before the mask prototypes, scaled as every layer
 CLASSIFY_SIDE = 224  # px
 
@@ -54,15 +51,20 @@ class Asked:
         """
         if self.task not in tasks:
             raise ConfigError(f"{family}: expected one of the tasks {', '.join(tasks)}, got {self.task}")
-        if self.keypoints is not None and self.task != "pose":
+        if self.keypoints is not None and not self.facts.keypoints:
             raise ConfigError(f"{family}: keypoints belong to the task pose, got them for {self.task}")
-        if self.attributes and self.task == "classify":
+        if self.attributes and self.facts.whole_image:
             raise ConfigError(f"{family}: attributes belong to objects, and the task classify has none")
+
+    @property
+    def facts(self) -> TaskFacts:
+        """What the task is."""
+        return TASKS[self.task]
 
     @property
     def classes(self) -> int:
         """The class count that was asked for, or the published one."""
-        return CLASSES[self.task] if self.num_classes is None else self.num_classes
+        return self.facts.classes if self.num_classes is None else self.num_classes
 
 
 @runtime_checkable  # the tests' run-time checks ask for it
@@ -110,14 +112,14 @@ def family(
 
 def dense_head(asked: Asked, scale: Scale, **options: Any) -> AnchorFreeConfig:
     """The head of one size for a task; `options` are further fields of `AnchorFreeConfig`."""
-    masks = MaskConfig(hidden=scale.channels(PROTOTYPE_BASE)) if asked.task == "segment" else None
-    keypoints = (asked.keypoints or COCO_KEYPOINTS) if asked.task == "pose" else None
+    masks = MaskConfig(hidden=scale.channels(PROTOTYPE_BASE)) if asked.facts.outlines else None
+    keypoints = (asked.keypoints or COCO_KEYPOINTS) if asked.facts.keypoints else None
     return AnchorFreeConfig(
         num_classes=asked.classes,
         exclusive=asked.exclusive,
         masks=masks,
         keypoints=keypoints,
-        oriented=asked.task == "obb",
+        oriented=asked.facts.oriented,
         attributes=asked.attributes,
         **options,
     )
@@ -161,7 +163,7 @@ def dense_recipe(
 ) -> Recipe:
     """The complete recipe of a dense family's size; without a criterion it is that of YOLOv8 for the task."""
     return Recipe(
-        name=f"{family}{size}{SUFFIXES[asked.task]}",
+        name=f"{family}{size}{asked.facts.suffix}",
         model=DetectorConfig(backbone=backbone, neck=neck, head=head),
         criterion=with_attributes(criterion or dense_criterion(head), asked.attributes),
         data=DataConfig(task=asked.task, imgsz=asked.imgsz or 640),
@@ -172,9 +174,9 @@ def dense_recipe(
 def image_recipe(family: str, size: str, backbone: BackboneConfig, asked: Asked) -> Recipe:
     """The complete recipe of a family's classifier."""
     return Recipe(
-        name=f"{family}{size}{SUFFIXES['classify']}",
+        name=f"{family}{size}{asked.facts.suffix}",
         model=ClassifierConfig(backbone=backbone, num_classes=asked.classes),
         criterion=ImageCriterion(),
-        data=DataConfig(task="classify", imgsz=asked.imgsz or CLASSIFY_SIDE, fit="crop"),
+        data=DataConfig(task=asked.task, imgsz=asked.imgsz or CLASSIFY_SIDE, fit="crop"),
         augment=AugmentConfig(),
     )

@@ -20,7 +20,7 @@ from boxwright.models.heads.anchor_free import AnchorFreeConfig
 from boxwright.models.layer_table import read_layer_table
 from boxwright.presets.dense import Asked, dense_recipe, image_recipe
 from boxwright.presets.yolov5 import anchor_recipe
-from boxwright.vocabulary import TaskName
+from boxwright.vocabulary import TaskName, task_with
 
 
 def table(path: str, **asked: Any) -> Recipe:
@@ -58,7 +58,7 @@ def table(path: str, **asked: Any) -> Recipe:
     free = replace(head, **shared, keypoints=want.keypoints or head.keypoints)
     criterion = None
     if free.end_to_end:
-        if want.task != "detect":
+        if not want.facts.boxes_only:
             raise ConfigError(f"{path}: end-to-end heads detect only, got a head for {want.task}; leave out end2end")
         criterion = end_to_end_detect() if free.num_bins > 1 else end_to_end_progressive(num_bins=1)
     recipe = dense_recipe(file.stem, "", want, backbone=model.backbone, neck=model.neck, head=free, criterion=criterion)
@@ -66,8 +66,8 @@ def table(path: str, **asked: Any) -> Recipe:
 
 
 def _task(head: AnchorFreeConfig | AnchorBasedConfig) -> TaskName:
-    if head.masks is not None:
-        return "segment"
-    if head.keypoints is not None:
-        return "pose"
-    return "obb" if isinstance(head, AnchorFreeConfig) and head.oriented else "detect"
+    return task_with(
+        outlines=head.masks is not None,
+        keypoints=head.keypoints is not None,
+        oriented=isinstance(head, AnchorFreeConfig) and head.oriented,
+    )

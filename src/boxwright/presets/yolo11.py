@@ -26,7 +26,7 @@ SMALL = ("n", "s")  # the others have a C3k in every unit
 @family("yolo11", SCALES, TASK_NAMES)
 def yolo11(size: str, asked: Asked) -> Recipe:
     """The complete recipe of one size and task."""
-    if asked.task == "classify":
+    if asked.facts.whole_image:
         return image_recipe("yolo11", size, yolo11_backbone(size, "none"), asked)
     scale, unit = SCALES[size], _unit(size)
     return dense_recipe(

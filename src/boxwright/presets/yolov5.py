@@ -20,7 +20,6 @@ from boxwright.models.heads.anchor_based import P5_ANCHORS, AnchorBasedConfig, A
 from boxwright.models.heads.branches import MaskConfig
 from boxwright.models.necks import NeckConfig
 from boxwright.models.necks.pan import PANConfig
-from boxwright.presets import SUFFIXES
 from boxwright.presets.dense import PROTOTYPE_BASE, Asked, family, with_attributes
 from boxwright.presets.scaling import Scale
 from boxwright.vocabulary import TaskName
@@ -101,7 +100,7 @@ def anchor_head(asked: Asked, anchors: Anchors, scale: Scale, **options: Any) ->
         num_classes=asked.classes,
         anchors=anchors,
         exclusive=asked.exclusive,
-        masks=prototypes if asked.task == "segment" else None,
+        masks=prototypes if asked.facts.outlines else None,
         attributes=asked.attributes,
         **options,
     )
@@ -127,7 +126,7 @@ def anchor_recipe(
     """The complete recipe around a network; `side` (px) is that of the network input where none is asked for."""
     imgsz = asked.imgsz or side
     return Recipe(
-        name=f"{name}{SUFFIXES[asked.task]}",
+        name=f"{name}{asked.facts.suffix}",
         model=DetectorConfig(backbone=backbone, neck=neck, head=head),
         criterion=with_attributes(anchor_criterion(head, imgsz), asked.attributes),
         data=DataConfig(task=asked.task, imgsz=imgsz),

@@ -32,7 +32,7 @@ CLASSIFY_WIDEST = 1024
 def yolov8(size: str, asked: Asked) -> Recipe:
     """The complete recipe of one size and task."""
     scale = SCALES[size]
-    if asked.task == "classify":
+    if asked.facts.whole_image:
         return image_recipe("yolov8", size, _backbone(replace(scale, widest=CLASSIFY_WIDEST), "none"), asked)
     return dense_recipe(
         "yolov8", size, asked, backbone=_backbone(scale), neck=_neck(scale), head=dense_head(asked, scale)

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 import torch
 
 from boxwright.errors import ShapeError
-from boxwright.evaluation.classify import ImageEvaluator
 from boxwright.ops.letterbox import Letterbox
 from boxwright.results import Classification
 from boxwright.structures import ImageOutputs, Outputs, at_least_float32
-from boxwright.tasks.base import SelectOptions, Task
+from boxwright.tasks.base import SelectOptions
 from boxwright.vocabulary import Vocabulary
 
 
@@ -44,6 +43,3 @@ def classifications(
         Classification(of, vocabulary.names, box.source, vocabulary.class_ids, path)
         for of, box, path in zip(scores, letterboxes, paths, strict=True)
     ]
-
-
-CLASSIFY = Task(name="classify", results=classifications, evaluator=ImageEvaluator)

@@ -24,7 +24,7 @@ from boxwright.loading.augment.copy_paste import mirrored_picture, paste_objects
 from boxwright.loading.augment.cutmix import draw_areas, paste_area
 from boxwright.loading.augment.geometry import Picture, draw_warp, keep_visible
 from boxwright.loading.augment.mosaic import blend, centred_layout, draw_mosaic_layout, render
-from boxwright.vocabulary import KeypointSpec, TaskName
+from boxwright.vocabulary import TASKS, KeypointSpec, TaskName
 
 Share = Annotated[float, Field(ge=0, le=1)]  # a probability, or a fraction of a full range
 LoadImage = Callable[[int], Sample]  # by dataset index: the image with its long side at imgsz, boxes in its pixels
@@ -165,7 +165,7 @@ def pose_flip_message(header: DatasetHeader, augment: AugmentConfig, task: TaskN
 
     Source: spec/recipe 6, "Flips"; spec/datasets case 34.
     """
-    if task != "pose" or header.keypoints is None or header.keypoints.flip is not None or not augment.fliplr:
+    if not TASKS[task].keypoints or header.keypoints is None or header.keypoints.flip is not None or not augment.fliplr:
         return None
     return (
         f"augment.fliplr: images are not mirrored, {header.source} does not say which keypoints are left-right pairs; "
