@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from boxwright.drawn.synthetic import Scene, draw_scene
+from boxwright.drawn.synthetic import DrawnScene, draw_scene
 from boxwright.losses import Outputs, Predictions, Targets, from_detr_stacks, from_yolov5_maps, targets_from_rows
 from boxwright.ops.boxes import xyxy_to_cxcywh
 from boxwright.ops.decode import Distance
@@ -25,7 +25,7 @@ SCENE_TEXT = (
 
 
 @cache
-def scene() -> Scene:
+def scene() -> DrawnScene:
     """The scene: some objects of four kinds, some of them one over another."""
     return draw_scene(SIDE, SEED, "train", INDEX)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tests.auditor.builders import labels_of
 
-from boxwright.auditor.errors_ranked import Found, errors_of_image, ranked
+from boxwright.auditor.errors_ranked import FoundBoxes, errors_of_image, ranked
 
 LABELS = labels_of([(0, 0, 0, 0, 100, 100), (0, 1, 200, 0, 300, 100), (1, 0, 5, 5, 50, 50)])
 
@@ -14,7 +14,7 @@ LABELS = labels_of([(0, 0, 0, 0, 100, 100), (0, 1, 200, 0, 300, 100), (1, 0, 5, 
 def found(*rows):
     """Detections from rows (class, score, x1, y1, x2, y2)."""
     table = np.array(rows, np.float64).reshape(-1, 6)
-    return Found(table[:, 2:], table[:, 1], table[:, 0].astype(np.int64))
+    return FoundBoxes(table[:, 2:], table[:, 1], table[:, 0].astype(np.int64))
 
 
 RIGHT = [(0, 0.9, 0, 0, 100, 100), (1, 0.8, 200, 0, 300, 98)]

@@ -14,7 +14,7 @@ from rich.console import Console
 from tests.auditor.builders import labels_of, photograph
 from typer.testing import CliRunner
 
-from boxwright.auditor.errors_ranked import Found, errors_of_image, ranked
+from boxwright.auditor.errors_ranked import FoundBoxes, errors_of_image, ranked
 from boxwright.auditor.learnable import CellRule, Setting
 from boxwright.auditor.result import Audit
 from boxwright.auditor.run import audit_dataset
@@ -155,7 +155,7 @@ def suspicious(root):
     cv2.imwrite(str(image), photograph(0))
     labels = labels_of([(0, 0, 10, 10, 60, 60)], size=(120, 160))
     object.__setattr__(labels, "images", (image,))
-    found = Found(np.array([[12.0, 10, 60, 60], [90, 60, 150, 110]]), np.array([0.9, 0.8]), np.array([1, 0]))
+    found = FoundBoxes(np.array([[12.0, 10, 60, 60], [90, 60, 150, 110]]), np.array([0.9, 0.8]), np.array([1, 0]))
     return ranked(errors_of_image(labels, 0, found))
 
 

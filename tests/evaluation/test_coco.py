@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from boxwright.evaluation.coco import COCO_NAMES, coco_result
-from boxwright.evaluation.scene import Scene
+from boxwright.evaluation.scene import EvaluatedScene
 from boxwright.results import Detections, GroundTruth
 
 
 def scenes_of(found, truths):
-    return [Scene.of(index, *pair) for index, pair in enumerate(zip(found, truths, strict=True))]
+    return [EvaluatedScene.of(index, *pair) for index, pair in enumerate(zip(found, truths, strict=True))]
 
 
 def official(found, truths, classes):

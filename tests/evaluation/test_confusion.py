@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from boxwright.evaluation.confusion import confusion_matrix
-from boxwright.evaluation.scene import Scene
+from boxwright.evaluation.scene import EvaluatedScene
 
 FOLDER = Path(os.environ.get("BOXWRIGHT_GOLDEN") or Path(__file__).parents[1] / "golden")
 CASE = json.loads((FOLDER / "numeric.json").read_text())["confusion_matrix"]
@@ -17,7 +17,7 @@ CASE = json.loads((FOLDER / "numeric.json").read_text())["confusion_matrix"]
 def scene(detections, labels):
     """detections: rows x1, y1, x2, y2, score, class; labels: rows x1, y1, x2, y2, class."""
     rows, true = np.array(detections, float).reshape(-1, 6), np.array(labels, float).reshape(-1, 5)
-    return Scene(
+    return EvaluatedScene(
         index=0,
         boxes=rows[:, :4].astype(np.float32),
         scores=rows[:, 4].astype(np.float32),
@@ -58,7 +58,7 @@ def test_thresholds_are_strict():
 
 def test_every_label_and_every_confident_detection_is_counted_once(random_scenes):
     found, truths = random_scenes(images=30, classes=5, seed=2)
-    scenes = [Scene.of(index, *pair) for index, pair in enumerate(zip(found, truths, strict=True))]
+    scenes = [EvaluatedScene.of(index, *pair) for index, pair in enumerate(zip(found, truths, strict=True))]
 
     matrix = confusion_matrix(scenes, 5)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from boxwright.evaluation.curves import THRESHOLDS, average_precision, curves_from_matches, curves_of, match
-from boxwright.evaluation.scene import Scene
+from boxwright.evaluation.scene import EvaluatedScene
 
 FOLDER = Path(os.environ.get("BOXWRIGHT_GOLDEN") or Path(__file__).parents[1] / "golden")
 NUMERIC = json.loads((FOLDER / "numeric.json").read_text())
@@ -17,7 +17,7 @@ FORMS = [("2026", "2026"), ("legacy", "seed_era")]
 
 def scene(rows, labels, index=0):
     """rows: (box, score, label) of detections, best first; labels: (box, label)."""
-    return Scene(
+    return EvaluatedScene(
         index=index,
         boxes=np.float32([row[0] for row in rows]).reshape(-1, 4),
         scores=np.float32([row[1] for row in rows]),
@@ -98,7 +98,7 @@ def test_another_class_never_matches():
 def test_matches_equal_a_loop_over_sorted_pairs(random_scenes):
     found, truths = random_scenes(images=10, classes=4, seed=5)
     for index, pair in enumerate(zip(found, truths, strict=True)):
-        one = Scene.of(index, *pair)
+        one = EvaluatedScene.of(index, *pair)
         np.testing.assert_array_equal(match(one), loop_match(one))
 
 

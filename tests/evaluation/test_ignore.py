@@ -16,7 +16,7 @@ from boxwright.evaluation.confusion import confusion_matrix
 from boxwright.evaluation.curves import THRESHOLDS, curves_of
 from boxwright.evaluation.evaluator import Evaluator
 from boxwright.evaluation.measure import Measure
-from boxwright.evaluation.scene import Scene
+from boxwright.evaluation.scene import EvaluatedScene
 from boxwright.results import Detections, GroundTruth
 from boxwright.vocabulary import Vocabulary
 
@@ -35,7 +35,7 @@ def with_regions(truths, *, every_class, seed=0):
 
 
 def scenes_of(found, truths):
-    return [Scene.of(index, *pair) for index, pair in enumerate(zip(found, truths, strict=True))]
+    return [EvaluatedScene.of(index, *pair) for index, pair in enumerate(zip(found, truths, strict=True))]
 
 
 def official(found, truths):
@@ -112,7 +112,7 @@ REGIONS = {
 def test_share_of_a_detection_in_a_region_by_hand(name):
     boxes, labels, share = REGIONS[name]
     boxes, labels = (None if part is None else torch.tensor(part) for part in (boxes, labels))
-    scene = Scene.of(0, *one_image(boxes, labels))
+    scene = EvaluatedScene.of(0, *one_image(boxes, labels))
 
     assert Measure().covered(scene).tolist() == pytest.approx([share, 0.0])
     # The wrong detection comes first: it halves the precision wherever it counts.
@@ -127,7 +127,7 @@ def test_share_of_a_detection_in_a_region_by_hand(name):
 def test_a_right_detection_inside_a_region_stays_right():
     found, truth = one_image(torch.tensor([[0.0, 0, 200, 200]]))
 
-    scene = Scene.of(0, found, truth)
+    scene = EvaluatedScene.of(0, found, truth)
 
     assert curves_of([scene]).ap[0].min() > 0.99
     assert confusion_matrix([scene], 2).tolist() == [[1, 0, 0], [0, 0, 0], [0, 0, 0]]

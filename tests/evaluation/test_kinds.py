@@ -29,7 +29,7 @@ from boxwright.evaluation.coco import COCO_NAMES, POSE_NAMES, coco_result
 from boxwright.evaluation.config import EvaluationConfig
 from boxwright.evaluation.evaluator import Evaluator
 from boxwright.evaluation.measure import Measure
-from boxwright.evaluation.scene import Scene
+from boxwright.evaluation.scene import EvaluatedScene
 from boxwright.ops.keypoints import keypoint_sigmas
 from boxwright.ops.polygons import pairwise_oriented_iou
 from boxwright.results import Detections, GroundTruth, InstanceMask
@@ -40,7 +40,7 @@ POSE = Measure("pose", SIGMAS)
 
 
 def scenes_of(found, truths):
-    return [Scene.of(index, *pair) for index, pair in enumerate(zip(found, truths, strict=True))]
+    return [EvaluatedScene.of(index, *pair) for index, pair in enumerate(zip(found, truths, strict=True))]
 
 
 def official(kind, found, truths, pixels=None):
@@ -216,7 +216,7 @@ def test_detections_in_an_ignore_region_are_neither_right_nor_wrong():
     scores = [coco_result(scenes_of([found], [t]), 1, Measure("obb")).summary["ap50"] for t in (plain, region)]
 
     assert scores == [pytest.approx(0.5, abs=0.01), pytest.approx(1)]
-    assert Measure("obb").covered(Scene.of(0, found, region)).tolist() == pytest.approx([1, 0])  # best first
+    assert Measure("obb").covered(EvaluatedScene.of(0, found, region)).tolist() == pytest.approx([1, 0])  # best first
 
 
 TASKS = {
@@ -324,11 +324,11 @@ def test_hand_numbers_of_the_keypoint_similarity():
     told[0, 1, 1] += 10
     found = Detections(truth.boxes, torch.tensor([0.9]), truth.labels, NAMES, SIZE, keypoints=told)
 
-    alike = POSE.similarity(Scene.of(0, found, truth)).item()
+    alike = POSE.similarity(EvaluatedScene.of(0, found, truth)).item()
 
     assert alike == pytest.approx((1 + np.exp(-0.28125)) / 2)
     bare = GroundTruth(truth.boxes, truth.labels, SIZE, keypoints=points)
-    assert POSE.true_areas(Scene.of(0, found, bare)) == pytest.approx([900 * 0.53])
+    assert POSE.true_areas(EvaluatedScene.of(0, found, bare)) == pytest.approx([900 * 0.53])
 
 
 def test_attributes_are_judged_on_found_objects_only():

@@ -15,7 +15,7 @@ from torch import nn
 
 from boxwright.errors import CheckpointError
 from boxwright.foreign.archive import read_torch_file
-from boxwright.foreign.machine import DamagedError, Reader, Record, RefusedError
+from boxwright.foreign.machine import DamagedError, ForeignObject, Reader, RefusedError
 
 
 def archive(path, pickled, extra=(), compression=zipfile.ZIP_STORED):
@@ -96,7 +96,7 @@ def test_objects_of_models_become_records_that_are_no_objects():
     state = b"}S'names'\nS'cat'\nsb"
     pickled = b"\x80\x02" + global_("ultralytics.nn.tasks", "DetectionModel") + b")\x81" + state + b"."
     found = Reader(record_packages=("ultralytics",)).read(io.BytesIO(pickled))
-    assert isinstance(found, Record)
+    assert isinstance(found, ForeignObject)
     assert (found.kind, found.state) == ("ultralytics.nn.tasks.DetectionModel", {"names": "cat"})
     with pytest.raises(RefusedError, match=r"'ultralytics\.nn\.tasks\.DetectionModel'"):
         Reader().read(io.BytesIO(pickled))

@@ -16,7 +16,7 @@ import pytest
 from tests.inspector.scenes import NAMES, SIZE, batch, inspected, many, pictures, scenes
 
 from boxwright.errors import ConfigError, DataError, ShapeError
-from boxwright.inspector.findings import Finding, findings_of
+from boxwright.inspector.findings import Observation, findings_of
 from boxwright.losses.assign.trace import FATES
 from boxwright.losses.dense_recipes import yolov8_detect
 from boxwright.reports.legend import FINDING_WORDS, SIGNS, TERM_WORDS, hexadecimal
@@ -229,8 +229,8 @@ def test_findings_of_images_that_are_not_listed_lose_their_place_only(tmp_path):
     inspection = many(4)
     cheap, dear = int(inspection.images["loss"].argmin()), int(inspection.images["loss"].argmax())
     findings = [
-        Finding("no_positive", "warning", "cheap", image=cheap, object=1),
-        Finding("x", "note", "dear", image=dear),
+        Observation("no_positive", "warning", "cheap", image=cheap, object=1),
+        Observation("x", "note", "dear", image=dear),
     ]
     write_report(tmp_path / "r.html", inspection, findings=findings, most_images=1)
 

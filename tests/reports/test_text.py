@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 from tests.inspector.scenes import batch, inspected, scenes
 
-from boxwright.inspector.findings import Finding, findings_of
+from boxwright.inspector.findings import Observation, findings_of
 from boxwright.inspector.rollups import roll_up
 from boxwright.reports import text
 from boxwright.table import Table
@@ -90,9 +90,9 @@ def test_roll_ups_name_every_group(by):
 
 def test_findings_put_the_worst_last_and_count_what_is_not_spelled_out():
     findings = [
-        Finding("no_positive", "warning", "first", image=0, object=1),
-        Finding("not_finite", "error", "second"),
-        Finding("new_kind", "note", "third", count=40),
+        Observation("no_positive", "warning", "first", image=0, object=1),
+        Observation("not_finite", "error", "second"),
+        Observation("new_kind", "note", "third", count=40),
     ]
     lines = shown(text.finding_list(findings)).splitlines()
 

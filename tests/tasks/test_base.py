@@ -5,7 +5,7 @@ import pytest
 from boxwright.errors import ConfigError
 from boxwright.evaluation.config import EvaluationConfig
 from boxwright.tasks import task_named
-from boxwright.tasks.base import Evaluator, Forward, SelectOptions, Task
+from boxwright.tasks.base import AnyEvaluator, Forward, SelectOptions, Task
 from boxwright.vocabulary import TASK_NAMES, KeypointSpec, Vocabulary
 
 
@@ -17,7 +17,7 @@ def test_every_task_name_is_a_task_with_results_and_an_evaluator():
         evaluator = task.evaluator(
             Vocabulary(task=name, names=("a",), keypoints=KeypointSpec(count=1)), EvaluationConfig()
         )
-        assert isinstance(evaluator, Evaluator)
+        assert isinstance(evaluator, AnyEvaluator)
         assert evaluator.result().fitness == 0
 
 

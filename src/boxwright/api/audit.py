@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from boxwright.api import Model, Settings, configure, load
-from boxwright.auditor.errors_ranked import LEAST, Found, LabelError, errors_of_image, ranked
+from boxwright.auditor.errors_ranked import LEAST, FoundBoxes, LabelError, errors_of_image, ranked
 from boxwright.auditor.labels import SplitLabels
 from boxwright.auditor.learnable import CellRule, PriorRule, QueryRule, Rule, Setting
 from boxwright.auditor.result import Audit
@@ -167,13 +167,13 @@ def _class_map(model: Model, names: Sequence[str], source: str) -> np.ndarray:
     return found
 
 
-def _found(found: object, classes: np.ndarray) -> Found:
+def _found(found: object, classes: np.ndarray) -> FoundBoxes:
     if not isinstance(found, Detections):
         raise ConfigError("audit: expected weights of a model that finds objects, got a classifier")
     labels = classes[found.labels.cpu().numpy()]
     kept = labels >= 0
     boxes = found.enclosing.cpu().numpy().astype(np.float64)
-    return Found(boxes[kept], found.scores.cpu().numpy().astype(np.float64)[kept], labels[kept])
+    return FoundBoxes(boxes[kept], found.scores.cpu().numpy().astype(np.float64)[kept], labels[kept])
 
 
 class _Stages:

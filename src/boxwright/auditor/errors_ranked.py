@@ -31,7 +31,7 @@ COVERED = 0.5  # part of a detection inside a region where nothing is known
 NO_OBJECT = -1
 
 
-class Found(NamedTuple):
+class FoundBoxes(NamedTuple):
     """Detections of an image, px of the original image, classes of the dataset."""
 
     boxes: Float64[np.ndarray, "D 4"]
@@ -56,13 +56,13 @@ class LabelError(NamedTuple):
 
 
 def errors_of_image(
-    labels: SplitLabels, image: int, found: Found, ignore: Float64[np.ndarray, "R 4"] | None = None
+    labels: SplitLabels, image: int, found: FoundBoxes, ignore: Float64[np.ndarray, "R 4"] | None = None
 ) -> list[LabelError]:
     """Disagreements of one image, in no order. `ignore` are regions where nothing is known (crowds)."""
     rows = np.flatnonzero(labels.image == image)
     boxes, classes = labels.boxes[rows], labels.labels[rows]
     kept = found.scores >= LEAST
-    found = Found(found.boxes[kept], found.scores[kept], found.labels[kept])
+    found = FoundBoxes(found.boxes[kept], found.scores[kept], found.labels[kept])
     overlap = pairwise_iou(found.boxes, boxes)
     name = str(labels.images[image])
 
@@ -108,7 +108,7 @@ def ranked(errors: Sequence[LabelError]) -> Table:
     return Table(columns)
 
 
-def _overlooked(found: Found, overlap: np.ndarray, ignore: np.ndarray | None) -> list[int]:
+def _overlooked(found: FoundBoxes, overlap: np.ndarray, ignore: np.ndarray | None) -> list[int]:
     alone = (found.scores >= SURE) & (overlap.max(axis=1, initial=0.0) < APART)
     if ignore is not None and len(ignore):
         area = np.maximum((found.boxes[:, 2:] - found.boxes[:, :2]).prod(axis=1), 1e-9)

@@ -46,7 +46,7 @@ class _Look(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Pictures:
+class SplitImages:
     """Columns of a split's images, I of them."""
 
     split: Split
@@ -73,7 +73,7 @@ class Near(NamedTuple):
 
 def look_at(
     split: Split, images: Sequence[Path], policy: ImagePolicy, on_progress: Callable[[int, int], None] | None = None
-) -> Pictures:
+) -> SplitImages:
     """Decodes every image of a split once; what cannot be decoded is told in `fault`."""
     looks: list[_Look] = []
     chunks = [images[start : start + _CHUNK] for start in range(0, len(images), _CHUNK)]
@@ -82,7 +82,7 @@ def look_at(
             looks += part
             if on_progress is not None:
                 on_progress(len(looks), len(images))
-    return Pictures(
+    return SplitImages(
         split=split,
         digest=tuple(look.digest for look in looks),
         hash=np.array([look.hash for look in looks], np.uint64),
@@ -164,7 +164,7 @@ def _jpeg_components(data: bytes) -> int:
 # -- the same picture twice ----------------------------------------------------------------------------------------
 
 
-def same_bytes(pictures: Pictures) -> list[list[int]]:
+def same_bytes(pictures: SplitImages) -> list[list[int]]:
     """Images of a split whose files are equal byte by byte, in groups."""
     groups: dict[bytes, list[int]] = {}
     for row, digest in enumerate(pictures.digest):
@@ -173,7 +173,7 @@ def same_bytes(pictures: Pictures) -> list[list[int]]:
     return [rows for rows in groups.values() if len(rows) > 1]
 
 
-def near_duplicates(splits: Mapping[Split, Pictures], flat: float) -> list[Near]:
+def near_duplicates(splits: Mapping[Split, SplitImages], flat: float) -> list[Near]:
     """Pairs of images that look the same; not those of equal bytes, nor pictures of one colour (spread below `flat`).
 
     Of pictures with equal hashes each is compared with the next only, so a hundred copies make 99 pairs.

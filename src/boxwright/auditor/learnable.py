@@ -322,7 +322,7 @@ def _remedies(labels: SplitLabels, found: Learnable, anchors: AnchorReport | Non
         chosen = np.flatnonzero(found.candidates < need)
         if not len(chosen):
             continue
-        measure = _Measure(labels, chosen, need)
+        measure = _Tally(labels, chosen, need)
         made += _larger_images(measure, setting)
         if isinstance(rule, CellRule):
             if min(rule.strides) > 4:
@@ -339,7 +339,7 @@ def _remedies(labels: SplitLabels, found: Learnable, anchors: AnchorReport | Non
 
 
 @dataclass(frozen=True, slots=True)
-class _Measure:
+class _Tally:
     """How many of some objects a change helps."""
 
     labels: SplitLabels
@@ -375,7 +375,7 @@ def some_objects(labels: SplitLabels, rows: np.ndarray) -> SplitLabels:
     )
 
 
-def _larger_images(measure: _Measure, setting: Setting) -> list[Remedy]:
+def _larger_images(measure: _Tally, setting: Setting) -> list[Remedy]:
     """The smallest image sizes at which 50, 90 and 100 % of the objects have enough candidates."""
     share, wanted, made = measure.share(), list(SHARES), []
     for imgsz in (size for size in TRIED_SIZES if size > setting.imgsz):

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from boxwright.auditor.images import Pictures
+from boxwright.auditor.images import SplitImages
 from boxwright.auditor.labels import SplitLabels, Spot
 from boxwright.auditor.learnable import Learnable
 from boxwright.auditor.pairs import Pairs
@@ -40,7 +40,7 @@ class Audited:
     splits: Mapping[Split, SplitLabels]
     pairs: Mapping[Split, Pairs] = field(default_factory=dict)  # of boxes that overlap almost wholly
     learnable: Mapping[Split, Learnable] = field(default_factory=dict)
-    pictures: Mapping[Split, Pictures] = field(default_factory=dict)
+    pictures: Mapping[Split, SplitImages] = field(default_factory=dict)
     reports: Mapping[Split, Report] = field(default_factory=dict)  # of the readers
     row_kinds: Mapping[Split, RowKinds] = field(default_factory=dict)  # where label files hold rows of several kinds
 

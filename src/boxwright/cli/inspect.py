@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from boxwright.inspector.probe import Inspection
 
 
-class Family(StrEnum):
+class WalkThrough(StrEnum):
     """Losses that have a walk-through."""
 
     YOLOV5 = "yolov5"
@@ -25,7 +25,7 @@ class Family(StrEnum):
     RTDETR = "rtdetr"
 
 
-SMALLEST = {Family.YOLOV5: "yolov5n", Family.YOLOV8: "yolov8n", Family.RTDETR: "rtdetr-r18"}
+SMALLEST = {WalkThrough.YOLOV5: "yolov5n", WalkThrough.YOLOV8: "yolov8n", WalkThrough.RTDETR: "rtdetr-r18"}
 ROWS = 12  # rows of a table that `explain` prints
 KEYS = ("part", "class", "image", "object", "candidate", "term")  # columns that say which row it is
 WIDE = 16  # columns beyond which a table is turned on its side
@@ -129,7 +129,7 @@ def _of_tensors(path: Path) -> "Inspected":
 
 
 def explain(
-    family: Annotated[Family, typer.Argument(metavar="FAMILY", help="yolov5, yolov8 or rtdetr.")],
+    family: Annotated[WalkThrough, typer.Argument(metavar="FAMILY", help="yolov5, yolov8 or rtdetr.")],
     image: Annotated[Path, typer.Option("--image", metavar="FILE", help="An image.")],
     labels: Annotated[Path, typer.Option("--labels", metavar="FILE", help="Its labels, YOLO text rows.")],
     weights: Annotated[

@@ -32,7 +32,7 @@ class Writer(Protocol):
         ...
 
 
-class Pictures:
+class DrawnPictures:
     """`pictures/NAME.jpg`, drawn."""
 
     def __init__(self, folder: Path) -> None:
@@ -126,7 +126,7 @@ class Parquet:
 
 
 FORMATS: Mapping[str, Callable[[Path], Writer]] = {
-    "pictures": Pictures,
+    "pictures": DrawnPictures,
     "yolo": YoloText,
     "json": Json,
     "coco": CocoResults,

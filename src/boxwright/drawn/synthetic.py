@@ -25,7 +25,7 @@ from boxwright.drawn.drawn_shapes import ATTRIBUTES, FIGURE, NAMES, STYLES, Shap
 from boxwright.errors import ConfigError, DataError
 from boxwright.vocabulary import TASKS, TaskName
 
-__all__ = ["ATTRIBUTES", "FIGURE", "NAMES", "STYLES", "Scene", "draw_dataset", "draw_scene"]
+__all__ = ["ATTRIBUTES", "FIGURE", "NAMES", "STYLES", "DrawnScene", "draw_dataset", "draw_scene"]
 
 MIN_SHOWN = 0.45  # share of an object's pixels
 MIN_CONTRAST = 100.0  # distance in RGB between an object and what it is painted on
@@ -43,7 +43,7 @@ _WHITE, _BLACK = 245.0, 12.0  # dots and stripes
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
+class DrawnScene:
     """A drawn image, its objects and which pixels each covers when nothing is in front of it."""
 
     image: UInt8[np.ndarray, "s s 3"]  # RGB
@@ -104,7 +104,7 @@ def draw_dataset(
 
 def draw_scene(
     imgsz: int, seed: int, split: str, index: int, *, task: TaskName = "detect", attributes: bool = False
-) -> Scene:
+) -> DrawnScene:
     """Scene `index` of a split: depends on the arguments only. Objects carry what the task labels."""
     rng = np.random.default_rng(np.random.SeedSequence([seed, _SPLITS.index(split), index]))
     style = STYLES[task]
@@ -136,7 +136,7 @@ def draw_scene(
         objects = replace(
             objects, attributes={"colour": np.array(colours, np.int64), "marks": np.array(marks, np.float32)}
         )
-    return Scene(image, objects, masks, owner)
+    return DrawnScene(image, objects, masks, owner)
 
 
 def _labelled(objects: Instances, points: list[np.ndarray], owner: np.ndarray, task: TaskName) -> Instances:

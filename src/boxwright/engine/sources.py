@@ -70,7 +70,7 @@ class Sources:
 
 
 @dataclass(frozen=True, slots=True)
-class _Item:
+class _SourceItem:
     path: Path | None = None
     array: Any = None
     named: bool = True  # the user named this very file
@@ -80,13 +80,13 @@ class _Item:
         return self.path is not None and self.path.suffix.lower() in VIDEO_SUFFIXES
 
 
-def _expand(source: Any) -> list[_Item]:
+def _expand(source: Any) -> list[_SourceItem]:
     if isinstance(source, str | Path):
         return _expand_path(source)
     if isinstance(source, np.ndarray):
-        return [_Item(array=_checked(source))]
+        return [_SourceItem(array=_checked(source))]
     if hasattr(source, "getbands") and hasattr(source, "convert"):  # a PIL image, without importing PIL
-        return [_Item(array=_checked(np.asarray(source.convert("RGB"))))]
+        return [_SourceItem(array=_checked(np.asarray(source.convert("RGB"))))]
     if isinstance(source, Sequence):
         return [item for part in source for item in _expand(part)]
     raise DataError(
@@ -95,7 +95,7 @@ def _expand(source: Any) -> list[_Item]:
     )
 
 
-def _expand_path(source: str | Path) -> list[_Item]:
+def _expand_path(source: str | Path) -> list[_SourceItem]:
     text, path = str(source), Path(source).expanduser()
     if "://" in text:
         raise DataError(f"{text}: addresses are not read, boxwright makes no network calls; download the file first")
@@ -107,7 +107,7 @@ def _expand_path(source: str | Path) -> list[_Item]:
     if path.is_file():
         if path.suffix.lower() not in IMAGE_SUFFIXES | VIDEO_SUFFIXES:
             raise DataError(f"{text}: '{path.suffix}' is neither an image nor a video suffix; {_suffixes()}")
-        return [_Item(path=path)]
+        return [_SourceItem(path=path)]
     if any(sign in text for sign in "*?["):
         found = _known(map(Path, glob.glob(str(path), recursive=True)))  # noqa: PTH207 - Path.glob refuses absolute patterns
         if not found:
@@ -116,10 +116,10 @@ def _expand_path(source: str | Path) -> list[_Item]:
     raise DataError(f"{text}: no such file or folder")
 
 
-def _known(paths: Any) -> list[_Item]:
+def _known(paths: Any) -> list[_SourceItem]:
     suffixes = IMAGE_SUFFIXES | VIDEO_SUFFIXES
     chosen = sorted(path for path in paths if path.suffix.lower() in suffixes and path.is_file())
-    return [_Item(path=path, named=False) for path in chosen]
+    return [_SourceItem(path=path, named=False) for path in chosen]
 
 
 def _suffixes() -> str:
@@ -137,7 +137,7 @@ def _checked(array: np.ndarray) -> np.ndarray:
     return array
 
 
-def _frames(item: _Item, report: Callable[[str], None]) -> Iterator[Frame]:
+def _frames(item: _SourceItem, report: Callable[[str], None]) -> Iterator[Frame]:
     if item.path is None:
         yield Frame(item.array)
     elif item.video:

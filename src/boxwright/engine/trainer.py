@@ -121,11 +121,11 @@ class Trainer:
             listener = self._listener if ranks.first else Listener()
             folder = RunFolder(Path(same_everywhere(str(self.out))))
             look_on = self._look_on if ranks.first else None
-            run = _Run(self.recipe, folder, ranks, device, listener, look_on)
+            run = _TrainingRun(self.recipe, folder, ranks, device, listener, look_on)
             return run.go(self.resume, self.weights, stop_after)
 
 
-class _Run:
+class _TrainingRun:
     """One call of `fit` on one rank."""
 
     def __init__(

@@ -25,7 +25,7 @@ from boxwright.models.network import Network
 from boxwright.ops.collective import alone, sum_over_ranks
 from boxwright.structures import ImageOutputs, Outputs
 from boxwright.tasks import task_named
-from boxwright.tasks.base import Evaluator, Forward, SelectOptions
+from boxwright.tasks.base import AnyEvaluator, Forward, SelectOptions
 from boxwright.vocabulary import Vocabulary
 
 
@@ -129,7 +129,7 @@ def _options(config: EvaluationConfig) -> SelectOptions:
     )
 
 
-def _merge(evaluator: Evaluator, losses: _LossMeter) -> Validation:
+def _merge(evaluator: AnyEvaluator, losses: _LossMeter) -> Validation:
     """Rank 0 scores what all ranks saw; every rank gets the same answer."""
     ranks = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
     if ranks == 1:

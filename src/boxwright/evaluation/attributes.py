@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 from boxwright.evaluation.curves import claims
 from boxwright.evaluation.measure import BOX, Measure
-from boxwright.evaluation.scene import Scene
+from boxwright.evaluation.scene import EvaluatedScene
 from boxwright.vocabulary import AttributeSpec
 
 
 def attribute_accuracy(
-    scenes: Sequence[Scene], specs: Sequence[AttributeSpec], measure: Measure = BOX
+    scenes: Sequence[EvaluatedScene], specs: Sequence[AttributeSpec], measure: Measure = BOX
 ) -> dict[str, float]:
     """Share of right answers about found objects (right class, overlap of at least 0.5), by attribute.
 

@@ -15,7 +15,7 @@ from jaxtyping import Float64
 
 from boxwright.evaluation.measure import BOX, Measure
 from boxwright.evaluation.rle import areas_of
-from boxwright.evaluation.scene import Scene, box_areas
+from boxwright.evaluation.scene import EvaluatedScene, box_areas
 from boxwright.ops.polygons import box_corners, oriented_corners, pairwise_intersections, polygon_areas
 
 # The official twelve, in the order the evaluator gives them. Detections beyond the best 100 of a class in an image do
@@ -43,7 +43,7 @@ class CocoResult:
     by_size: dict[str, Float64[np.ndarray, " C"]]  # ap50_95 per class, by SIZES
 
 
-def coco_result(scenes: Sequence[Scene], num_classes: int, measure: Measure = BOX) -> CocoResult:
+def coco_result(scenes: Sequence[EvaluatedScene], num_classes: int, measure: Measure = BOX) -> CocoResult:
     """The COCO evaluator's verdict on one kind of comparison. Prints nothing.
 
     Ignore regions are its crowds: a detection that matches no label and lies inside one by the threshold's share of its
@@ -111,7 +111,7 @@ def _evaluation_class(measure: Measure) -> Any:
     if not measure.facts.oriented:
         return COCOeval_faster
 
-    class Oriented(COCOeval_faster):  # type: ignore[misc]
+    class OrientedEvaluation(COCOeval_faster):  # type: ignore[misc]
         """The protocol with the exact overlap of polygons."""
 
         def computeIoU(self, imgId: Any, catId: Any) -> Any:  # noqa: N802, N803 - the evaluator's names
@@ -127,10 +127,10 @@ def _evaluation_class(measure: Measure) -> Any:
             whole = np.where(crowd[None], area, area + polygon_areas(true)[None] - shared)
             return shared / np.where(whole > 0, whole, 1.0)
 
-    return Oriented
+    return OrientedEvaluation
 
 
-def _dataset(coco: Any, scenes: Sequence[Scene], num_classes: int, rows: Iterator[dict[str, Any]]) -> Any:
+def _dataset(coco: Any, scenes: Sequence[EvaluatedScene], num_classes: int, rows: Iterator[dict[str, Any]]) -> Any:
     dataset = coco()
     dataset.dataset = {
         "images": [
@@ -145,7 +145,7 @@ def _dataset(coco: Any, scenes: Sequence[Scene], num_classes: int, rows: Iterato
     return dataset
 
 
-def _label_rows(scenes: Sequence[Scene], measure: Measure) -> Iterator[dict[str, Any]]:
+def _label_rows(scenes: Sequence[EvaluatedScene], measure: Measure) -> Iterator[dict[str, Any]]:
     for image, scene in enumerate(scenes, 1):
         shapes = _shapes(scene.true_boxes, scene.true_masks, scene.true_keypoints, scene.image_size, measure)
         columns = (shapes, scene.true_labels.tolist(), measure.true_areas(scene).tolist())
@@ -154,7 +154,7 @@ def _label_rows(scenes: Sequence[Scene], measure: Measure) -> Iterator[dict[str,
         yield from _region_rows(image, scene, measure)
 
 
-def _region_rows(image: int, scene: Scene, measure: Measure) -> Iterator[dict[str, Any]]:
+def _region_rows(image: int, scene: EvaluatedScene, measure: Measure) -> Iterator[dict[str, Any]]:
     regions = scene.ignore_boxes
     masks = scene.region_masks if measure.facts.masks else ()
     points = None
@@ -167,7 +167,7 @@ def _region_rows(image: int, scene: Scene, measure: Measure) -> Iterator[dict[st
             yield {"image_id": image, "category_id": of, "area": area, "iscrowd": 1, **shape}
 
 
-def _found_rows(scenes: Sequence[Scene], measure: Measure) -> Iterator[dict[str, Any]]:
+def _found_rows(scenes: Sequence[EvaluatedScene], measure: Measure) -> Iterator[dict[str, Any]]:
     for image, scene in enumerate(scenes, 1):
         shapes = _shapes(scene.boxes, scene.masks, scene.keypoints, scene.image_size, measure)
         areas = _found_areas(scene, measure).tolist()
@@ -175,7 +175,7 @@ def _found_rows(scenes: Sequence[Scene], measure: Measure) -> Iterator[dict[str,
             yield {"image_id": image, "category_id": label, "area": area, "score": score, **shape}
 
 
-def _found_areas(scene: Scene, measure: Measure) -> np.ndarray:
+def _found_areas(scene: EvaluatedScene, measure: Measure) -> np.ndarray:
     """Area that the size ranges sort a detection by, as the official loader of results has it."""
     if measure.facts.masks:
         return areas_of(scene.masks, scene.image_size)

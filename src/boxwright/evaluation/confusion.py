@@ -8,11 +8,11 @@ import numpy as np
 from jaxtyping import Int64
 
 from boxwright.evaluation.measure import BOX, Measure
-from boxwright.evaluation.scene import Scene
+from boxwright.evaluation.scene import EvaluatedScene
 
 
 def confusion_matrix(
-    scenes: Iterable[Scene],
+    scenes: Iterable[EvaluatedScene],
     num_classes: int,
     *,
     conf: float = 0.25,

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Float64, Int64
 
 from boxwright.evaluation.config import CurveForm
 from boxwright.evaluation.measure import BOX, Measure
-from boxwright.evaluation.scene import Scene
+from boxwright.evaluation.scene import EvaluatedScene
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 POINTS = 1000  # confidences (and recalls) each curve is sampled at
@@ -42,7 +42,7 @@ class Curves:
 
 
 def claims(
-    scene: Scene, threshold: float, measure: Measure = BOX
+    scene: EvaluatedScene, threshold: float, measure: Measure = BOX
 ) -> tuple[Int64[np.ndarray, " k"], Int64[np.ndarray, " k"]]:
     """Which detection is right about which label at one threshold: rows of both.
 
@@ -55,7 +55,9 @@ def claims(
     return rows[first], claimed[rows[first]]
 
 
-def match(scene: Scene, thresholds: np.ndarray = THRESHOLDS, measure: Measure = BOX) -> Bool[np.ndarray, "n T"]:
+def match(
+    scene: EvaluatedScene, thresholds: np.ndarray = THRESHOLDS, measure: Measure = BOX
+) -> Bool[np.ndarray, "n T"]:
     """Which detections are right, at each threshold of the measure; see `claims`."""
     right = np.zeros((len(scene.scores), len(thresholds)), bool)
     claimed, value = _wishes(scene, measure)
@@ -66,7 +68,7 @@ def match(scene: Scene, thresholds: np.ndarray = THRESHOLDS, measure: Measure = 
     return right
 
 
-def _wishes(scene: Scene, measure: Measure) -> tuple[np.ndarray, np.ndarray]:
+def _wishes(scene: EvaluatedScene, measure: Measure) -> tuple[np.ndarray, np.ndarray]:
     """The label each detection is most alike, among the counted ones of its class, and how much; -1 without any."""
     if not len(scene.scores) or not len(scene.true_labels):
         return np.zeros(len(scene.scores), np.int64), np.full(len(scene.scores), -1.0)
@@ -75,7 +77,7 @@ def _wishes(scene: Scene, measure: Measure) -> tuple[np.ndarray, np.ndarray]:
     return alike.argmax(axis=1), alike.max(axis=1)
 
 
-def curves_of(scenes: Sequence[Scene], form: CurveForm = "2026", measure: Measure = BOX) -> Curves:
+def curves_of(scenes: Sequence[EvaluatedScene], form: CurveForm = "2026", measure: Measure = BOX) -> Curves:
     """The curves of all scenes together."""
     nothing = [np.zeros((0, len(THRESHOLDS)), bool)]
     right = [match(scene, THRESHOLDS, measure) for scene in scenes]

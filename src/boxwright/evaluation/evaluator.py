@@ -18,7 +18,7 @@ from boxwright.evaluation.confusion import confusion_matrix
 from boxwright.evaluation.curves import Curves, curves_of
 from boxwright.evaluation.measure import KINDS, Measure, ObjectKind
 from boxwright.evaluation.result import ClassResult, EvaluationResult, Kind
-from boxwright.evaluation.scene import Scene
+from boxwright.evaluation.scene import EvaluatedScene
 from boxwright.ops.keypoints import keypoint_sigmas
 from boxwright.results import Detections, GroundTruth
 from boxwright.vocabulary import Vocabulary
@@ -41,7 +41,7 @@ class Evaluator:
         self.attributes = vocabulary.attributes
         self.measures = tuple(Measure(kind, _sigmas(vocabulary) if KINDS[kind].keypoints else ()) for kind in kinds)
         self.config = config
-        self._scenes: dict[int, Scene] = {}
+        self._scenes: dict[int, EvaluatedScene] = {}
 
     def __len__(self) -> int:
         return len(self._scenes)
@@ -65,15 +65,15 @@ class Evaluator:
                 f"got {len(truths)} and {len(indices)}"
             )
         for index, found, truth in zip(indices, detections, truths, strict=True):
-            scene = Scene.of(index, found, truth)
+            scene = EvaluatedScene.of(index, found, truth)
             self._check(scene)
             self._scenes[index] = scene
 
-    def state(self) -> list[Scene]:
+    def state(self) -> list[EvaluatedScene]:
         """What this rank has seen, to be sent to another rank's `merge`."""
         return list(self._scenes.values())
 
-    def merge(self, states: Iterable[list[Scene]]) -> None:
+    def merge(self, states: Iterable[list[EvaluatedScene]]) -> None:
         """Adds what other ranks have seen."""
         for scenes in states:
             self._scenes.update({scene.index: scene for scene in scenes})
@@ -110,7 +110,7 @@ class Evaluator:
             fitness=fitness,
         )
 
-    def _check(self, scene: Scene) -> None:
+    def _check(self, scene: EvaluatedScene) -> None:
         for measure in self.measures:
             _expect_parts(scene, measure)
         for what, labels in (("detections", scene.labels), ("truths", scene.true_labels)):
@@ -128,7 +128,7 @@ def _sigmas(vocabulary: Vocabulary) -> tuple[float, ...]:
     return keypoint_sigmas(spec.count, spec.dims, spec.sigmas)
 
 
-def _expect_parts(scene: Scene, measure: Measure) -> None:
+def _expect_parts(scene: EvaluatedScene, measure: Measure) -> None:
     """Raises when detections or labels lack what the measure compares."""
     where = f"Evaluator.update: image {scene.index}"
     if measure.facts.masks:
@@ -164,7 +164,7 @@ def _metrics(kind: ObjectKind, coco: CocoResult, curves: Curves) -> dict[str, fl
 
 
 def _class_results(
-    names: tuple[str, ...], scenes: list[Scene], coco: CocoResult, curves: Curves
+    names: tuple[str, ...], scenes: list[EvaluatedScene], coco: CocoResult, curves: Curves
 ) -> Iterable[ClassResult]:
     row_of = {int(label): row for row, label in enumerate(curves.classes)}
     images, instances = np.zeros(len(names), np.int64), np.zeros(len(names), np.int64)

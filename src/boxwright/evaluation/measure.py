@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64
 
 from boxwright.evaluation.rle import overlaps_of
-from boxwright.evaluation.scene import Scene, box_areas
+from boxwright.evaluation.scene import EvaluatedScene, box_areas
 from boxwright.ops.polygons import box_corners, oriented_corners, pairwise_intersections, pairwise_oriented_iou
 
 ObjectKind = Literal["box", "mask", "pose", "obb"]
@@ -51,7 +51,9 @@ class Measure:
         """What the kind looks at."""
         return KINDS[self.kind]
 
-    def similarity(self, scene: Scene, wanted: Bool[np.ndarray, "n m"] | None = None) -> Float64[np.ndarray, "n m"]:
+    def similarity(
+        self, scene: EvaluatedScene, wanted: Bool[np.ndarray, "n m"] | None = None
+    ) -> Float64[np.ndarray, "n m"]:
         """Of every detection to every label, from 0 to 1; `wanted` pairs at least: comparing masks takes long."""
         if self.facts.masks:
             return self._masks(scene, wanted)
@@ -61,13 +63,13 @@ class Measure:
             return pairwise_oriented_iou(scene.boxes, scene.true_boxes)
         return overlaps(scene.boxes, scene.true_boxes)
 
-    def counted(self, scene: Scene) -> Bool[np.ndarray, " m"]:
+    def counted(self, scene: EvaluatedScene) -> Bool[np.ndarray, " m"]:
         """Which labels count: without a labelled keypoint an object can be neither found nor missed."""
         if self.facts.keypoints and scene.true_keypoints is not None:
             return np.count_nonzero(scene.true_keypoints[..., 2] > 0, axis=1) > 0  # type: ignore[no-any-return]
         return np.ones(len(scene.true_labels), bool)
 
-    def covered(self, scene: Scene) -> Float64[np.ndarray, " n"]:
+    def covered(self, scene: EvaluatedScene) -> Float64[np.ndarray, " n"]:
         """How much of each detection lies in one ignore region of its class; 0 without area or region.
 
         The largest share of its area. Poses: how near its keypoints are to the region, or to an object without a
@@ -85,7 +87,7 @@ class Measure:
         fits = (classes == -1)[None] | (classes[None] == scene.labels[:, None])
         return np.where(fits, self._share(scene, regions, areas), 0.0).max(axis=1)  # type: ignore[no-any-return]
 
-    def _share(self, scene: Scene, regions: np.ndarray, areas: np.ndarray) -> np.ndarray:
+    def _share(self, scene: EvaluatedScene, regions: np.ndarray, areas: np.ndarray) -> np.ndarray:
         if self.facts.masks:
             return overlaps_of(scene.masks, scene.region_masks, scene.image_size, of_first=True)
         if self.facts.keypoints:
@@ -97,7 +99,7 @@ class Measure:
         area = box_areas(scene.boxes)[:, None]
         return np.where(area > 0, inter / np.where(area > 0, area, 1.0), 0.0)
 
-    def _nearness(self, scene: Scene, regions: np.ndarray, areas: np.ndarray) -> np.ndarray:
+    def _nearness(self, scene: EvaluatedScene, regions: np.ndarray, areas: np.ndarray) -> np.ndarray:
         """Similarity to boxes without keypoints: 1 within a box of three times the size, less further away."""
         if scene.keypoints is None:
             return np.zeros((len(scene.boxes), len(regions)))
@@ -112,13 +114,13 @@ class Measure:
         spread: np.ndarray = np.square(2 * np.array(self.sigmas)) * (areas[:, None] + np.spacing(1)) * 2
         return spread
 
-    def true_areas(self, scene: Scene) -> Float64[np.ndarray, " m"]:
+    def true_areas(self, scene: EvaluatedScene) -> Float64[np.ndarray, " m"]:
         """Area of every label, px^2: as the file says, else of the outline, else of the box."""
         if scene.true_areas is not None:
             return scene.true_areas
         return box_areas(scene.true_boxes) * (BODY_SHARE if self.facts.keypoints else 1.0)
 
-    def _masks(self, scene: Scene, wanted: np.ndarray | None) -> np.ndarray:
+    def _masks(self, scene: EvaluatedScene, wanted: np.ndarray | None) -> np.ndarray:
         if wanted is None:
             return overlaps_of(scene.masks, scene.true_masks, scene.image_size)
         overlap = np.zeros(wanted.shape)
@@ -128,7 +130,7 @@ class Measure:
             overlap[rows, column] = overlaps_of(found, [mask], scene.image_size)[:, 0]
         return overlap
 
-    def _keypoints(self, scene: Scene) -> np.ndarray:
+    def _keypoints(self, scene: EvaluatedScene) -> np.ndarray:
         if scene.keypoints is None or scene.true_keypoints is None:
             return np.zeros((len(scene.labels), len(scene.true_labels)))
         found, true = scene.keypoints.astype(np.float64), scene.true_keypoints.astype(np.float64)

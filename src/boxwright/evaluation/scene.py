@@ -23,7 +23,7 @@ def _no_labels() -> np.ndarray:
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
+class EvaluatedScene:
     """Detections (best first) and labels of one image, px of the original image."""
 
     index: int  # position in the dataset: the order that results are computed in, whatever rank saw the image
@@ -46,7 +46,7 @@ class Scene:
     true_attributes: Mapping[str, np.ndarray] = field(default_factory=dict)  # (m,) or (m, values), -1 not labelled
 
     @staticmethod
-    def of(index: int, found: Detections, truth: GroundTruth) -> "Scene":
+    def of(index: int, found: Detections, truth: GroundTruth) -> "EvaluatedScene":
         """The scene of one image; detections are put best first (stable).
 
         Raises:
@@ -64,7 +64,7 @@ class Scene:
         regions, classes = _regions(truth)
         true_masks = _true_masks(truth, true_boxes)
         found_masks = found.masks or ()
-        return Scene(
+        return EvaluatedScene(
             index=index,
             boxes=boxes.reshape(-1, width)[order],
             scores=scores[order],

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from boxwright.errors import CheckpointError
 from boxwright.foreign.archive import read_torch_file
-from boxwright.foreign.machine import Record
+from boxwright.foreign.machine import ForeignObject
 from boxwright.models.weights import read_state
 
 # Where files keep a network, best first: averaged weights before those of the last step.
@@ -50,11 +50,11 @@ def read_checkpoint(path: Path) -> Checkpoint:
         return Checkpoint(path, _floats(_unwrapped(read_state(path)), path))
     found = read_torch_file(path)
     place, model = _model_of(found, path)
-    parts = dict(_modules(model, path)) if isinstance(model, Record) else {}
+    parts = dict(_modules(model, path)) if isinstance(model, ForeignObject) else {}
     tensors = dict(_tensors(parts)) if parts else {k: v for k, v in model.items() if isinstance(v, Tensor)}
     facts = {
         name: value
-        for name, value in (model.state if isinstance(model, Record) else {}).items()
+        for name, value in (model.state if isinstance(model, ForeignObject) else {}).items()
         if not name.startswith("_") and not isinstance(value, Tensor)
     }
     outer = found if isinstance(found, Mapping) else {}
@@ -67,11 +67,11 @@ def _model_of(found: Any, path: Path) -> tuple[str, Any]:
     """The network inside a file's value, and the way to it."""
     way: list[str] = []
     for _ in range(4):  # {"ema": {"module": {...}}}
-        if isinstance(found, Record) or _is_state(found):
+        if isinstance(found, ForeignObject) or _is_state(found):
             return ".".join(way), found
         if not isinstance(found, Mapping):
             break
-        places = [name for name in PLACES if isinstance(found.get(name), Record | Mapping)]
+        places = [name for name in PLACES if isinstance(found.get(name), ForeignObject | Mapping)]
         if not places:
             break
         way.append(places[0])
@@ -86,7 +86,7 @@ def _is_state(found: Any) -> bool:
     return isinstance(found, Mapping) and any(isinstance(value, Tensor) for value in found.values())
 
 
-def _modules(model: Record, path: Path) -> Iterator[tuple[str, Record]]:
+def _modules(model: ForeignObject, path: Path) -> Iterator[tuple[str, ForeignObject]]:
     """Every module of a model object by its path, in the order `state_dict` goes; other objects are not walked."""
     waiting, count = [("", model, 0)], 0
     while waiting:
@@ -95,11 +95,11 @@ def _modules(model: Record, path: Path) -> Iterator[tuple[str, Record]]:
         if depth > DEEPEST or count > MOST_MODULES:
             raise CheckpointError(f"{path}: modules without end at {place[:80]}; the file is damaged")
         yield place, record
-        children = [(name, part) for name, part in _entries(record, "_modules") if isinstance(part, Record)]
+        children = [(name, part) for name, part in _entries(record, "_modules") if isinstance(part, ForeignObject)]
         waiting += [(f"{place}.{name}" if place else name, part, depth + 1) for name, part in reversed(children)]
 
 
-def _tensors(parts: Mapping[str, Record]) -> Iterator[tuple[str, Tensor]]:
+def _tensors(parts: Mapping[str, ForeignObject]) -> Iterator[tuple[str, Tensor]]:
     """Keys and tensors as `state_dict` would give them."""
     for place, record in parts.items():
         transient = record.state.get("_non_persistent_buffers_set") or ()
@@ -109,7 +109,7 @@ def _tensors(parts: Mapping[str, Record]) -> Iterator[tuple[str, Tensor]]:
                     yield f"{place}.{name}" if place else name, value
 
 
-def _entries(record: Record, group: str) -> list[tuple[str, Any]]:
+def _entries(record: ForeignObject, group: str) -> list[tuple[str, Any]]:
     held = record.state.get(group)
     return [(str(name), value) for name, value in held.items()] if isinstance(held, Mapping) else []
 

@@ -61,7 +61,7 @@ class Imported:
 
 
 @dataclass(frozen=True, slots=True)
-class _Fit:
+class _FittedRecipe:
     recipe: Recipe
     pairs: Mapping[str, str]  # our key -> key of the file, of equal shape
     filled: Mapping[str, Tensor]
@@ -132,9 +132,9 @@ def _candidates(origin: Origin, presets: Sequence[str], preset: str | None, sour
     return found
 
 
-def _best_fit(checkpoint: Checkpoint, origin: Origin, keys: Keys, recipes: Sequence[Recipe]) -> _Fit:
+def _best_fit(checkpoint: Checkpoint, origin: Origin, keys: Keys, recipes: Sequence[Recipe]) -> _FittedRecipe:
     """The recipe whose network has exactly the file's tensors; sizes come from the tensors where no recipe has them."""
-    best: _Fit | None = None
+    best: _FittedRecipe | None = None
     for recipe in recipes:
         fit = _fit(checkpoint, origin, keys, _with_anchors(recipe, origin))
         if not fit.wrong:
@@ -154,7 +154,7 @@ def _best_fit(checkpoint: Checkpoint, origin: Origin, keys: Keys, recipes: Seque
     )
 
 
-def _fit(checkpoint: Checkpoint, origin: Origin, keys: Keys, recipe: Recipe) -> _Fit:
+def _fit(checkpoint: Checkpoint, origin: Origin, keys: Keys, recipe: Recipe) -> _FittedRecipe:
     network = _outline(recipe)
     own, mapped = network.state_dict(), keys(network, checkpoint, origin)
     pairs, filled, wrong = {}, {}, []
@@ -172,7 +172,7 @@ def _fit(checkpoint: Checkpoint, origin: Origin, keys: Keys, recipe: Recipe) -> 
         else:
             got = "is not in the file" if found is None else f"is {_sides(found)} in the file, not {_sides(value)}"
             wrong.append(f"{theirs or key} {got}")
-    return _Fit(recipe, pairs, filled, tuple(wrong))
+    return _FittedRecipe(recipe, pairs, filled, tuple(wrong))
 
 
 def _same_shape(found: Tensor, own: Tensor) -> bool:
@@ -218,7 +218,7 @@ def _with_anchors(recipe: Recipe, origin: Origin) -> Recipe:
     return replace(recipe, model=replace(model, head=replace(model.head, anchors=anchors)))
 
 
-def _resized(checkpoint: Checkpoint, keys: Keys, origin: Origin, fit: _Fit) -> _Fit | None:
+def _resized(checkpoint: Checkpoint, keys: Keys, origin: Origin, fit: _FittedRecipe) -> _FittedRecipe | None:
     """The recipe with the widths that the file's tensors have: some trainings left a layer unscaled.
 
     Source: spec/architectures 1, the quirk of a layer whose base width equals the number of classes.
@@ -283,7 +283,7 @@ def _names(checkpoint: Checkpoint, origin: Origin, names: Sequence[str] | None, 
     return tuple(f"class{index}" for index in range(count))
 
 
-def _written(checkpoint: Checkpoint, origin: Origin, fit: _Fit, names: tuple[str, ...], out: Path) -> Imported:
+def _written(checkpoint: Checkpoint, origin: Origin, fit: _FittedRecipe, names: tuple[str, ...], out: Path) -> Imported:
     if out.resolve() == checkpoint.path.resolve():
         raise ConfigError(f"{out}: the file to write is the checkpoint itself; give another name with --out")
     network = fit.recipe.model.build()
@@ -351,7 +351,7 @@ def _adjust_eps(
     return count
 
 
-def _notes(origin: Origin, names: tuple[str, ...], fit: _Fit, adjusted: int) -> tuple[str, ...]:
+def _notes(origin: Origin, names: tuple[str, ...], fit: _FittedRecipe, adjusted: int) -> tuple[str, ...]:
     notes = []
     if origin.part:
         whole = "part of the" if origin.gaps else "the"

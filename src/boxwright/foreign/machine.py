@@ -37,7 +37,7 @@ class DamagedError(Exception):
 
 
 @dataclass(slots=True, eq=False)
-class Record:
+class ForeignObject:
     """An object of the file: the full name of its class, and its attributes. No such class exists here."""
 
     kind: str
@@ -169,7 +169,7 @@ class _Stack:
         elif arguments or keywords:
             raise RefusedError(f"'{kind.path}' with arguments")
         else:
-            self.put(Record(kind.path))
+            self.put(ForeignObject(kind.path))
 
     def newobj(self, _: Any) -> None:
         self.new_object(self.pop(), {})
@@ -182,7 +182,7 @@ class _Stack:
         state, target = self.pop(), self.top()
         if isinstance(target, OrderedDict):
             return  # attributes of a dict, such as the versions of a state dict
-        if not isinstance(target, Record):
+        if not isinstance(target, ForeignObject):
             raise RefusedError(f"attributes for a {type(target).__name__}")
         for part in state if isinstance(state, tuple) else (state,):
             if part is not None:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from boxwright.inspector.part import Part
+from boxwright.inspector.part import ProbedPrediction
 from boxwright.ops.decode import Distance, Oriented
 from boxwright.ops.distances import encode_distances, encode_rotated, expected_distance
 from boxwright.ops.overlap import paired_overlap
@@ -22,7 +22,7 @@ CLIP_SLACK = 0.01  # bins; a distance this near to the last bin cannot be told f
 SIDES = ("left", "top", "right", "bottom")
 
 
-def term_table(parts: Sequence[Part], breakdown: LossBreakdown, lengths: Mapping[str, float]) -> Table:
+def term_table(parts: Sequence[ProbedPrediction], breakdown: LossBreakdown, lengths: Mapping[str, float]) -> Table:
     """One row per item: gain, value in normalised units, and the loss by who pays it."""
     scale, rows = float(breakdown.scale), []
     for part in parts:
@@ -54,7 +54,7 @@ def term_table(parts: Sequence[Part], breakdown: LossBreakdown, lengths: Mapping
 
 
 def object_table(
-    parts: Sequence[Part], targets: Targets, scale: float, names: Sequence[str], paths: Sequence[str]
+    parts: Sequence[ProbedPrediction], targets: Targets, scale: float, names: Sequence[str], paths: Sequence[str]
 ) -> Table:
     """One row per valid slot."""
     image, slot = targets.valid.nonzero(as_tuple=True)
@@ -79,7 +79,7 @@ def object_table(
     return Table({**columns, **items})
 
 
-def share_table(parts: Sequence[Part], targets: Targets, scale: float, names: Sequence[str]) -> Table:
+def share_table(parts: Sequence[ProbedPrediction], targets: Targets, scale: float, names: Sequence[str]) -> Table:
     """One row per object and item that it pays for.
 
     `raw` is before the division by the assignment's normalizer (terms that divide by a count of their own keep that),
@@ -97,7 +97,7 @@ def share_table(parts: Sequence[Part], targets: Targets, scale: float, names: Se
 
 
 def pair_table(
-    parts: Sequence[Part], targets: Targets, scale: float, names: Sequence[str], paths: Sequence[str]
+    parts: Sequence[ProbedPrediction], targets: Targets, scale: float, names: Sequence[str], paths: Sequence[str]
 ) -> Table:
     """One row per matched pair of every prediction."""
     tables = [_pairs_of(part, targets, scale, names, paths) for part in parts if part.shares]
@@ -105,7 +105,7 @@ def pair_table(
 
 
 def background_table(
-    parts: Sequence[Part],
+    parts: Sequence[ProbedPrediction],
     targets: Targets,
     scale: float,
     names: Sequence[str],
@@ -125,7 +125,7 @@ def background_table(
     return join_tables(tables).by("loss").head(worst)
 
 
-def image_table(parts: Sequence[Part], targets: Targets, scale: float, paths: Sequence[str]) -> Table:
+def image_table(parts: Sequence[ProbedPrediction], targets: Targets, scale: float, paths: Sequence[str]) -> Table:
     """One row per image: objects, and what they, the background and the image as a whole pay."""
     held = {
         kind: sum(
@@ -200,7 +200,9 @@ def whole_image_tables(
 # -- pairs ---------------------------------------------------------------------------------------------------------
 
 
-def _pairs_of(part: Part, targets: Targets, scale: float, names: Sequence[str], paths: Sequence[str]) -> Table:
+def _pairs_of(
+    part: ProbedPrediction, targets: Targets, scale: float, names: Sequence[str], paths: Sequence[str]
+) -> Table:
     preds, pairs = part.preds, part.pairs
     rows = pairs.valid.nonzero()[:, 0]
     image, anchor, slot = pairs.image[rows], pairs.anchor[rows], pairs.target[rows]
@@ -285,7 +287,7 @@ def place_columns(preds: Predictions, anchor: Tensor) -> dict[str, np.ndarray]:
 # -- background ----------------------------------------------------------------------------------------------------
 
 
-def _background_cost(part: Part, scale: float) -> Tensor | None:
+def _background_cost(part: ProbedPrediction, scale: float) -> Tensor | None:
     """(B, A) what every unmatched candidate pays over all items."""
     cost: Tensor | None = None
     for share in part.shares.values():
@@ -296,7 +298,7 @@ def _background_cost(part: Part, scale: float) -> Tensor | None:
 
 
 def _worst_of(
-    part: Part, cost: Tensor, place: Tensor, targets: Targets, names: Sequence[str], paths: Sequence[str]
+    part: ProbedPrediction, cost: Tensor, place: Tensor, targets: Targets, names: Sequence[str], paths: Sequence[str]
 ) -> Table:
     preds, value = part.preds, cost.flatten()[place]
     image, anchor = torch.div(place, cost.shape[1], rounding_mode="floor"), place % cost.shape[1]
@@ -361,7 +363,7 @@ def _nearest_columns(
 
 
 def _level_columns(
-    part: Part, targets: Targets, image: Tensor, slot: Tensor, *, only: bool
+    part: ProbedPrediction, targets: Targets, image: Tensor, slot: Tensor, *, only: bool
 ) -> dict[str, np.ndarray | list[str]]:
     """Cells whose centre lies inside each object and its positives, by stride; queries have positives only."""
     preds = part.preds
@@ -396,7 +398,7 @@ def _count(pairs: Assignment, rows: Tensor, targets: Targets) -> Tensor:
     return counts[: batch * slots].view(batch, slots)
 
 
-def _positives(parts: Sequence[Part], targets: Targets, image: Tensor, slot: Tensor) -> np.ndarray:
+def _positives(parts: Sequence[ProbedPrediction], targets: Targets, image: Tensor, slot: Tensor) -> np.ndarray:
     """Pairs of each object over all predictions."""
     counts = torch.zeros_like(targets.labels)
     for part in parts:
@@ -404,7 +406,7 @@ def _positives(parts: Sequence[Part], targets: Targets, image: Tensor, slot: Ten
     return host(counts[image, slot])
 
 
-def _object_gradients(parts: Sequence[Part], targets: Targets, image: Tensor, slot: Tensor) -> np.ndarray:
+def _object_gradients(parts: Sequence[ProbedPrediction], targets: Targets, image: Tensor, slot: Tensor) -> np.ndarray:
     """Length of the gradient that reaches all candidates of each object together."""
     batch, slots = targets.labels.shape
     squares = torch.zeros(batch * max(slots, 1), dtype=torch.float64, device=image.device)

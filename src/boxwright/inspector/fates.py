@@ -8,12 +8,12 @@ import numpy as np
 import torch
 
 from boxwright.inspector.columns import class_columns, host, path_column, place_columns
-from boxwright.inspector.part import Part
+from boxwright.inspector.part import ProbedPrediction
 from boxwright.losses.assign.trace import FATES, Trace, code_of
 from boxwright.structures import Targets
 from boxwright.table import Table, join_tables
 
-Traces = Sequence[tuple[Part, Trace]]
+Traces = Sequence[tuple[ProbedPrediction, Trace]]
 
 
 def candidate_table(traces: Traces, targets: Targets, names: Sequence[str], paths: Sequence[str], shown: int) -> Table:
@@ -35,7 +35,7 @@ def fate_columns(traces: Traces, targets: Targets) -> dict[str, np.ndarray]:
 
 
 def _candidates_of(
-    part: Part, trace: Trace, targets: Targets, names: Sequence[str], paths: Sequence[str], shown: int
+    part: ProbedPrediction, trace: Trace, targets: Targets, names: Sequence[str], paths: Sequence[str], shown: int
 ) -> Table:
     told = (trace.rank < shown) | (trace.fate == code_of("positive")) | (trace.fate == code_of("lost"))
     rows = told.nonzero()[:, 0]

@@ -24,7 +24,7 @@ Severity = Literal["error", "warning", "note"]
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Observation:
     """One observation; `code` is stable. Images are places in the batch, objects slots; None where it has no such."""
 
     code: str
@@ -36,18 +36,18 @@ class Finding:
     count: int = 1  # how many cases it stands for
 
 
-def findings_of(inspection: Inspection) -> tuple[Finding, ...]:
+def findings_of(inspection: Inspection) -> tuple[Observation, ...]:
     """Every finding, errors first."""
     found = [finding for rule in RULES for finding in rule(inspection)]
     rank = {"error": 0, "warning": 1, "note": 2}
     return tuple(sorted(found, key=lambda finding: rank[finding.severity]))
 
 
-def not_finite(inspection: Inspection) -> Iterator[Finding]:
+def not_finite(inspection: Inspection) -> Iterator[Observation]:
     """Terms with an infinite or undefined contribution, with the images and objects that pay it."""
     for fault in inspection.faults:
         first = fault.places[0] if fault.places else None
-        yield Finding(
+        yield Observation(
             "not_finite",
             "error",
             fault.words(),
@@ -58,7 +58,7 @@ def not_finite(inspection: Inspection) -> Iterator[Finding]:
         )
 
 
-def no_positive(inspection: Inspection) -> Iterator[Finding]:
+def no_positive(inspection: Inspection) -> Iterator[Observation]:
     """Objects that no candidate learns from."""
     if not len(inspection.objects):
         return
@@ -74,7 +74,7 @@ def no_positive(inspection: Inspection) -> Iterator[Finding]:
     )
 
 
-def contested(inspection: Inspection) -> Iterator[Finding]:
+def contested(inspection: Inspection) -> Iterator[Observation]:
     """Objects that lost at least as many candidates as they hold."""
     if "fate/lost" not in inspection.objects:
         return
@@ -90,7 +90,7 @@ def contested(inspection: Inspection) -> Iterator[Finding]:
     )
 
 
-def clipped(inspection: Inspection) -> Iterator[Finding]:
+def clipped(inspection: Inspection) -> Iterator[Observation]:
     """Objects whose sides are farther than the distance bins reach."""
     if "clipped" not in inspection.pairs:
         return
@@ -108,11 +108,11 @@ def clipped(inspection: Inspection) -> Iterator[Finding]:
     )
 
 
-def silent(inspection: Inspection) -> Iterator[Finding]:
+def silent(inspection: Inspection) -> Iterator[Observation]:
     """Terms that teach nothing although there are pairs."""
     for row in inspection.terms.rows():
         if row["pairs"] and row["loss"] == 0 and not row["gradient"] > 0:
-            yield Finding(
+            yield Observation(
                 "silent_term",
                 "warning",
                 f"{row['term']}: adds nothing and sends no gradient although {row['pairs']} pairs exist "
@@ -121,7 +121,7 @@ def silent(inspection: Inspection) -> Iterator[Finding]:
             )
 
 
-def dominant(inspection: Inspection) -> Iterator[Finding]:
+def dominant(inspection: Inspection) -> Iterator[Observation]:
     """A term that sends nearly all of the gradient."""
     lengths = np.nan_to_num(inspection.terms["gradient"]) if len(inspection.terms) else np.zeros(0)
     if len(lengths) < 2 or not lengths.sum() > 0:
@@ -130,10 +130,10 @@ def dominant(inspection: Inspection) -> Iterator[Finding]:
     top = int(share.argmax())
     if share[top] > DOMINANT:
         name = str(inspection.terms["term"][top])
-        yield Finding("dominant_term", "note", f"{name}: sends {share[top]:.0%} of all terms' gradient", term=name)
+        yield Observation("dominant_term", "note", f"{name}: sends {share[top]:.0%} of all terms' gradient", term=name)
 
 
-def missing_labels(inspection: Inspection) -> Iterator[Finding]:
+def missing_labels(inspection: Inspection) -> Iterator[Observation]:
     """Sure finds far from every label, each place once: objects that may have been overlooked."""
     if not len(inspection.background):
         return
@@ -150,7 +150,7 @@ def missing_labels(inspection: Inspection) -> Iterator[Finding]:
     )
 
 
-def other_class(inspection: Inspection) -> Iterator[Finding]:
+def other_class(inspection: Inspection) -> Iterator[Observation]:
     """Sure finds on a label of another class, each place once."""
     if not len(inspection.background):
         return
@@ -168,7 +168,7 @@ def other_class(inspection: Inspection) -> Iterator[Finding]:
     )
 
 
-RULES: tuple[Callable[[Inspection], Iterator[Finding]], ...] = (
+RULES: tuple[Callable[[Inspection], Iterator[Observation]], ...] = (
     not_finite,
     no_positive,
     contested,
@@ -187,12 +187,14 @@ def _listed(
     say: "Callable[[dict[str, object]], str]",
     *,
     place: bool = True,
-) -> Iterator[Finding]:
+) -> Iterator[Observation]:
     for row in table.head(LISTED).rows():
-        yield Finding(code, severity, say(row), image=int(row["image"]), object=int(row["object"]) if place else None)
+        yield Observation(
+            code, severity, say(row), image=int(row["image"]), object=int(row["object"]) if place else None
+        )
     rest = len(table) - LISTED
     if rest > 0:
-        yield Finding(code, severity, f"{rest} more of the same kind ({code})", count=rest)
+        yield Observation(code, severity, f"{rest} more of the same kind ({code})", count=rest)
 
 
 def _image(row: dict[str, object]) -> str:

@@ -12,7 +12,7 @@ from boxwright.structures import Assignment, Predictions
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ProbedPrediction:
     """One prediction of a batch and what the criterion made of it."""
 
     label: str  # "main", "decoder3"

@@ -22,7 +22,7 @@ from boxwright.inspector.columns import (
 )
 from boxwright.inspector.fates import candidate_table, fate_columns
 from boxwright.inspector.leaves import Leaves, RowGradients, with_leaves
-from boxwright.inspector.part import Part
+from boxwright.inspector.part import ProbedPrediction
 from boxwright.inspector.shares import shares_of
 from boxwright.losses.assign.trace import trace_of
 from boxwright.losses.criterion import Criterion
@@ -131,7 +131,7 @@ def inspect(
 
 def _parts(
     leaves: Leaves, breakdown: LossBreakdown, criterion: Criterion, targets: Targets, lengths: Mapping[str, Tensor]
-) -> list[Part]:
+) -> list[ProbedPrediction]:
     every = (*leaves.outputs.auxiliary, leaves.outputs.final)
     parts = []
     for preds in every:
@@ -142,7 +142,7 @@ def _parts(
             for item in breakdown.items
             if item.name.rpartition("/")[0] == preds.label
         }
-        parts.append(Part(preds.label, preds, pairs, shares, lengths.get(preds.label)))
+        parts.append(ProbedPrediction(preds.label, preds, pairs, shares, lengths.get(preds.label)))
     return parts
 
 

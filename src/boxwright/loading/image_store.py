@@ -42,7 +42,7 @@ class ImageStore:
         self._paths = tuple(str(record.image) for record in records.records)
         self._sizes = tuple(record.size for record in records.records)
         self._imgsz, self._fit, self._policy = config.imgsz, config.fit, config.image
-        self._cache: _Memory | _Disk | None = None
+        self._cache: _SharedBlock | _Disk | None = None
         self.messages: tuple[str, ...] = ()
         if config.cache != "none" and self._paths:
             self._open_cache(records, config, on_progress)
@@ -127,7 +127,7 @@ class ImageStore:
         used = float(ends[count - 1]) / _GB if count else 0.0
         if count:
             chosen = shapes[:count]
-            self._cache = _Memory(chosen) if folder is None else _Disk(folder, self._paths[:count], chosen)
+            self._cache = _SharedBlock(chosen) if folder is None else _Disk(folder, self._paths[:count], chosen)
             self._fill(count, on_progress)
         text = f"{records.split}: {count} of {len(self)} images cached ({where}, {used:.2f} of {budget / _GB:.2f} GB)"
         if count < len(self):
@@ -170,7 +170,7 @@ def resized_size(size: tuple[int, int], imgsz: int, fit: Fit = "letterbox") -> t
     return height, width
 
 
-class _Memory:
+class _SharedBlock:
     """Images in one block of shared memory without a name: forked workers inherit it, spawned ones attach to it."""
 
     def __init__(self, shapes: list[tuple[int, int, int]]) -> None:

@@ -33,7 +33,7 @@ BACKBONE_LR = 0.1  # 1e-5 of 1e-4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Network:
+class Variant:
     """What differs between the sizes."""
 
     backbone: BackboneConfig
@@ -46,21 +46,21 @@ class Network:
     backbone_lr: float = BACKBONE_LR
 
 
-NETWORKS: dict[str, Network] = {
-    "r18": Network(backbone=ResNetConfig(depth=18), expand=0.5, layers=3),
-    "r34": Network(backbone=ResNetConfig(depth=34), expand=0.5, layers=4),
-    "r50m": Network(backbone=ResNetConfig(depth=50), expand=0.5, evaluated=3),
-    "r50": Network(backbone=ResNetConfig(depth=50)),
-    "r101": Network(backbone=ResNetConfig(depth=101), neck_width=384, neck_hidden=2048, backbone_lr=0.01),
-    "l": Network(backbone=HGNetConfig(), original=False),
-    "x": Network(
+NETWORKS: dict[str, Variant] = {
+    "r18": Variant(backbone=ResNetConfig(depth=18), expand=0.5, layers=3),
+    "r34": Variant(backbone=ResNetConfig(depth=34), expand=0.5, layers=4),
+    "r50m": Variant(backbone=ResNetConfig(depth=50), expand=0.5, evaluated=3),
+    "r50": Variant(backbone=ResNetConfig(depth=50)),
+    "r101": Variant(backbone=ResNetConfig(depth=101), neck_width=384, neck_hidden=2048, backbone_lr=0.01),
+    "l": Variant(backbone=HGNetConfig(), original=False),
+    "x": Variant(
         backbone=HGNetConfig(stem=(32, 64), hidden=(64, 128, 256, 512), blocks=(1, 2, 5, 2)),
         neck_width=384,
         neck_hidden=2048,
         original=False,
     ),
-    "resnet50": Network(backbone=ResNetConfig(depth=50, variant="plain", norm="yolo"), original=False),
-    "resnet101": Network(backbone=ResNetConfig(depth=101, variant="plain", norm="yolo"), original=False),
+    "resnet50": Variant(backbone=ResNetConfig(depth=50, variant="plain", norm="yolo"), original=False),
+    "resnet101": Variant(backbone=ResNetConfig(depth=101, variant="plain", norm="yolo"), original=False),
 }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from boxwright.inspector.findings import Finding
+from boxwright.inspector.findings import Observation
 from boxwright.inspector.probe import Inspection
 from boxwright.inspector.rollups import Group, roll_up
 from boxwright.losses.assign.trace import FATES
@@ -65,7 +65,7 @@ def choose_images(inspection: Inspection, most: int, budget: int) -> Chosen:
     return Chosen(rows, place, len(table))
 
 
-def head_of(inspection: Inspection, chosen: Chosen, findings: Sequence[Finding]) -> dict[str, Any]:
+def head_of(inspection: Inspection, chosen: Chosen, findings: Sequence[Observation]) -> dict[str, Any]:
     """Everything but pictures and candidates."""
     return {
         "total": plain(inspection.total),
@@ -186,7 +186,7 @@ def _parts(inspection: Inspection) -> list[str]:
     return list(dict.fromkeys(str(name).rpartition("/")[0] for name in inspection.terms["term"].tolist()))
 
 
-def _finding(finding: Finding, chosen: Chosen) -> dict[str, Any]:
+def _finding(finding: Observation, chosen: Chosen) -> dict[str, Any]:
     title, words = FINDING_WORDS.get(finding.code, (finding.code.replace("_", " "), ""))
     place = None if finding.image is None else chosen.place.get(finding.image)
     return {

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from boxwright.errors import ConfigError, DataError
-from boxwright.inspector.findings import Finding, findings_of
+from boxwright.inspector.findings import Observation, findings_of
 from boxwright.inspector.probe import Inspection
 from boxwright.models.weights import replace_atomically
 from boxwright.reports.payload import (
@@ -46,7 +46,7 @@ def write_report(
     images: Source = None,
     *,
     title: str = "Inspection",
-    findings: Sequence[Finding] | None = None,
+    findings: Sequence[Observation] | None = None,
     against: Inspection | None = None,
     sides: tuple[str, str] = ("this", "against"),
     page_size: int = 50,

@@ -13,7 +13,7 @@ from rich.console import RenderableType
 from rich.table import Table as Grid
 from rich.text import Text
 
-from boxwright.inspector.findings import Finding, findings_of
+from boxwright.inspector.findings import Observation, findings_of
 from boxwright.inspector.probe import Inspection
 from boxwright.inspector.rollups import Group, roll_up
 from boxwright.losses.assign.trace import FATES
@@ -28,7 +28,7 @@ FATE_PREFIX = "fate/"
 
 def summary(
     inspection: Inspection,
-    findings: Sequence[Finding] | None = None,
+    findings: Sequence[Observation] | None = None,
     *,
     against: Inspection | None = None,
     sides: tuple[str, str] = ("this", "against"),
@@ -64,7 +64,7 @@ def headline(inspection: Inspection) -> Text:
     return line
 
 
-def finding_list(findings: Sequence[Finding]) -> RenderableType:
+def finding_list(findings: Sequence[Observation]) -> RenderableType:
     """One line for each finding, worst last, after a count of each severity."""
     if not findings:
         return Text("findings: none", style="green")

@@ -68,7 +68,7 @@ class Results(Protocol):
 
 
 @runtime_checkable
-class Evaluator(Protocol):
+class AnyEvaluator(Protocol):
     """Collects what was found in each image; `result` scores it. Order of images, batches and ranks change nothing."""
 
     def __len__(self) -> int:
@@ -98,4 +98,4 @@ class Task:
 
     name: TaskName
     results: Results
-    evaluator: Callable[[Vocabulary, EvaluationConfig], Evaluator]
+    evaluator: Callable[[Vocabulary, EvaluationConfig], AnyEvaluator]

@@ -7,7 +7,7 @@ from torch import nn
 
 from boxwright.config import from_dict
 from boxwright.errors import ConfigError
-from boxwright.models.backbones.mobilenet import ROWS, InvertedResidual, MobileNetV3Config, Row, SqueezeExcite
+from boxwright.models.backbones.mobilenet import ROWS, BlockRow, InvertedResidual, MobileNetV3Config, SqueezeExcite
 from boxwright.models.blocks import fold_
 
 
@@ -37,7 +37,7 @@ def test_maps_have_the_channels_and_strides_it_promises(values, channels, stride
 
 
 def test_the_paper_excites_after_the_activation_with_rounded_widths():
-    unit = InvertedResidual(40, 48, Row(48, 120, 5, 1, True, "hardswish"), "rounded")
+    unit = InvertedResidual(40, 48, BlockRow(48, 120, 5, 1, True, "hardswish"), "rounded")
 
     assert kinds(unit.conv) == ["Conv", "Conv", "SqueezeExcite", "Conv"]
     assert [part.act_name for part in unit.conv if hasattr(part, "act_name")] == ["hardswish", "hardswish", "none"]
@@ -45,7 +45,7 @@ def test_the_paper_excites_after_the_activation_with_rounded_widths():
 
 
 def test_the_published_light_variant_excites_before_it_with_a_quarter_of_the_width():
-    unit = InvertedResidual(40, 48, Row(48, 120, 5, 1, True, "hardswish"), "truncated")
+    unit = InvertedResidual(40, 48, BlockRow(48, 120, 5, 1, True, "hardswish"), "truncated")
 
     assert kinds(unit.conv) == ["Conv", "Conv", "SqueezeExcite", "Hardswish", "Conv"]
     assert [part.act_name for part in unit.conv if hasattr(part, "act_name")] == ["hardswish", "none", "none"]

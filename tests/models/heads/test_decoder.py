@@ -5,15 +5,15 @@ import pytest
 import torch
 from torch import nn
 
-from boxwright.models.heads.decoder import Decoder, logit
+from boxwright.models.heads.decoder import QueryDecoder, logit
 
 SHAPES = ((4, 4), (2, 2))
 
 
-def built(layers: int = 3, attribute_values: int = 0) -> Decoder:
+def built(layers: int = 3, attribute_values: int = 0) -> QueryDecoder:
     """Whose boxes move."""
     torch.manual_seed(0)
-    decoder = Decoder(
+    decoder = QueryDecoder(
         layers=layers,
         width=16,
         heads=4,

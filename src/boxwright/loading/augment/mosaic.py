@@ -20,7 +20,7 @@ from boxwright.ops.letterbox import FILL, letterbox
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class TileLayout:
     """Tiles on a square grey canvas; what lies outside is cut."""
 
     size: int  # px, side of the canvas
@@ -44,7 +44,7 @@ class Span:
         return scale, self.start - (offset + self.source) * scale
 
 
-def draw_mosaic_layout(rng: np.random.Generator, tiles: Sequence[Sample], imgsz: int) -> Layout:
+def draw_mosaic_layout(rng: np.random.Generator, tiles: Sequence[Sample], imgsz: int) -> TileLayout:
     """Four tiles around a random point of a canvas of twice the side: top left and right, bottom left and right."""
     y = int(rng.uniform(imgsz / 2, 3 * imgsz / 2))
     x = int(rng.uniform(imgsz / 2, 3 * imgsz / 2))
@@ -52,17 +52,17 @@ def draw_mosaic_layout(rng: np.random.Generator, tiles: Sequence[Sample], imgsz:
     for place, tile in enumerate(tiles):
         height, width = tile.image.shape[:2]
         offsets.append((x - (width if place % 2 == 0 else 0), y - (height if place < 2 else 0)))
-    return Layout(2 * imgsz, (x, y), tuple(tiles), tuple(offsets))
+    return TileLayout(2 * imgsz, (x, y), tuple(tiles), tuple(offsets))
 
 
-def centred_layout(tile: Sample, imgsz: int) -> Layout:
+def centred_layout(tile: Sample, imgsz: int) -> TileLayout:
     """One image in the middle of a square canvas, as letterboxing places it."""
     height, width = tile.image.shape[:2]
     box = letterbox((height, width), (imgsz, imgsz), scaleup=False)
-    return Layout(imgsz, (box.left, box.top), (tile,), ((box.left, box.top),))
+    return TileLayout(imgsz, (box.left, box.top), (tile,), ((box.left, box.top),))
 
 
-def render(layout: Layout, warp: Warp, size: int) -> Picture:
+def render(layout: TileLayout, warp: Warp, size: int) -> Picture:
     """The layout moved by `warp` into size x size pixels, with the objects that have an area on the canvas.
 
     What leaves the canvas is cut; what leaves the output is not. Only pixels are read from the tiles; the result is
@@ -88,13 +88,15 @@ def blend(first: Picture, second: Picture, share: float) -> Picture:
     return Picture(image, join_instances((first.objects, second.objects)), areas)
 
 
-def _on_canvas(layout: Layout, place: int) -> Instances:
+def _on_canvas(layout: TileLayout, place: int) -> Instances:
     """Objects of one tile on the canvas, cut to it."""
     moved = move(layout.tiles[place].instances, scaling((1.0, 1.0), layout.offsets[place]))
     return cut(moved, (0, 0, layout.size, layout.size))
 
 
-def _render_canvas(layout: Layout, matrix: Matrix, size: int) -> tuple[UInt8[np.ndarray, "s s 3"], list[Matrix | None]]:
+def _render_canvas(
+    layout: TileLayout, matrix: Matrix, size: int
+) -> tuple[UInt8[np.ndarray, "s s 3"], list[Matrix | None]]:
     canvas = np.full((layout.size, layout.size, 3), FILL, np.uint8)
     for tile, (x, y) in zip(layout.tiles, layout.offsets, strict=True):
         height, width = tile.image.shape[:2]
@@ -104,7 +106,9 @@ def _render_canvas(layout: Layout, matrix: Matrix, size: int) -> tuple[UInt8[np.
     return warp_image(canvas, matrix, size), [matrix] * len(layout.tiles)
 
 
-def _render_direct(layout: Layout, matrix: Matrix, size: int) -> tuple[UInt8[np.ndarray, "s s 3"], list[Matrix | None]]:
+def _render_direct(
+    layout: TileLayout, matrix: Matrix, size: int
+) -> tuple[UInt8[np.ndarray, "s s 3"], list[Matrix | None]]:
     """Resizes each tile's visible part into place; returns how each tile moved, None where nothing of it is seen.
 
     Deviation: the edges of a tile snap to whole pixels, so it moves by less than 1 px plus one source pixel against the
@@ -127,7 +131,7 @@ def _render_direct(layout: Layout, matrix: Matrix, size: int) -> tuple[UInt8[np.
     return output, matrices
 
 
-def _span(length: int, offset: int, layout: Layout, axis: int, matrix: Matrix, size: int) -> Span | None:
+def _span(length: int, offset: int, layout: TileLayout, axis: int, matrix: Matrix, size: int) -> Span | None:
     """What an axis of a tile shows in the output, or None."""
     scale, shift = float(matrix[axis, axis]), float(matrix[axis, 2])
     first, last = max(offset, 0), min(offset + length, layout.size)  # on the canvas

@@ -23,7 +23,7 @@ SqueezeName = Literal["rounded", "truncated"]
 Act = Literal["relu", "hardswish"]
 
 
-class Row(NamedTuple):
+class BlockRow(NamedTuple):
     """One inverted residual of the layer table."""
 
     outputs: int
@@ -35,17 +35,17 @@ class Row(NamedTuple):
 
 
 ROWS = (
-    Row(16, 16, 3, 2, True, "relu"),
-    Row(24, 72, 3, 2, False, "relu"),
-    Row(24, 88, 3, 1, False, "relu"),
-    Row(40, 96, 5, 2, True, "hardswish"),
-    Row(40, 240, 5, 1, True, "hardswish"),
-    Row(40, 240, 5, 1, True, "hardswish"),
-    Row(48, 120, 5, 1, True, "hardswish"),
-    Row(48, 144, 5, 1, True, "hardswish"),
-    Row(96, 288, 5, 2, True, "hardswish"),
-    Row(96, 576, 5, 1, True, "hardswish"),
-    Row(96, 576, 5, 1, True, "hardswish"),
+    BlockRow(16, 16, 3, 2, True, "relu"),
+    BlockRow(24, 72, 3, 2, False, "relu"),
+    BlockRow(24, 88, 3, 1, False, "relu"),
+    BlockRow(40, 96, 5, 2, True, "hardswish"),
+    BlockRow(40, 240, 5, 1, True, "hardswish"),
+    BlockRow(40, 240, 5, 1, True, "hardswish"),
+    BlockRow(48, 120, 5, 1, True, "hardswish"),
+    BlockRow(48, 144, 5, 1, True, "hardswish"),
+    BlockRow(96, 288, 5, 2, True, "hardswish"),
+    BlockRow(96, 576, 5, 1, True, "hardswish"),
+    BlockRow(96, 576, 5, 1, True, "hardswish"),
 )
 ENTRY_WIDTHS: dict[EntryName, int] = {"paper": 16, "pelee": 32, "focus": 64}
 ENDS = (3, 8, 11)  # layers, the stem being layer 0
@@ -69,7 +69,7 @@ class SqueezeExcite(nn.Module):
 class InvertedResidual(nn.Module):
     """Widen, filter each channel, narrow; the input is added where the shape stays."""
 
-    def __init__(self, inputs: int, outputs: int, row: Row, squeeze: SqueezeName) -> None:
+    def __init__(self, inputs: int, outputs: int, row: BlockRow, squeeze: SqueezeName) -> None:
         super().__init__()
         hidden = row.hidden
         widen = [Conv(inputs, hidden, act=row.act)] if inputs != hidden else []

@@ -57,7 +57,7 @@ class DecoderLayer(nn.Module):
         return self.norm3(x + self.reduce(self.expand(x).relu()))  # type: ignore[no-any-return]
 
 
-class Decoder(nn.Module):
+class QueryDecoder(nn.Module):
     """Layers, and for each of them a class head, a box head and, where there are attributes, one linear head for all.
 
     `read` are the layers whose class and attribute heads are asked.

@@ -34,7 +34,7 @@ from boxwright.errors import ConfigError
 from boxwright.models.blocks import Conv
 from boxwright.models.deformable import full_precision
 from boxwright.models.heads.branches import join_levels
-from boxwright.models.heads.decoder import Decoder, LayerOutput
+from boxwright.models.heads.decoder import LayerOutput, QueryDecoder
 from boxwright.models.network import ClassLayout
 from boxwright.models.norms import NormName, set_norms
 from boxwright.models.transformer import MLP
@@ -59,7 +59,7 @@ class Query(nn.Module):
         self.proposal_class = nn.Linear(width, classes)
         self.proposal_box = MLP((width, width, width, 4))
         self.label_embedding: nn.Embedding | None = nn.Embedding(classes + config.padding_row, width)
-        self.decoder = Decoder(
+        self.decoder = QueryDecoder(
             layers=config.layers,
             width=width,
             heads=config.heads,
