@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from boxwright.auditor import image_checks, label_checks, split_checks
-from boxwright.auditor.readers import READERS
+from boxwright.auditor.readers import READERS, check_of
 from boxwright.auditor.scene import SHOWN, Audited, Check, Example, Finding, Hit
+from boxwright.datasets import codes
 from boxwright.datasets.sample import Split
 
 OWN: tuple[Check, ...] = (
@@ -109,9 +110,7 @@ OWN: tuple[Check, ...] = (
     Check(code="size_shift", group="splits", severity="note", find=split_checks.size_shift,
           what="Objects of a class are much larger in one split", example="train: drone images; val: from the ground",
           fix="As above; or train at a larger range of sizes (augment.scale)."),
-    Check(code="class_without_objects", group="balance", severity="note", find=split_checks.class_without_objects,
-          what="A class has no object to learn from", example="80 names, objects of 34 of them",
-          fix="Remove the name, or add images of it; a warning where another split has some."),
+    check_of(codes.CLASS_WITHOUT_OBJECTS, split_checks.class_without_objects),
     Check(code="class_rare", group="balance", severity="warning", find=split_checks.class_rare,
           what="A class has fewer than 20 objects to learn from", example="7 objects of `glove`",
           fix="Add images of it; class weights help little with so few."),

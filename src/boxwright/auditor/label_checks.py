@@ -9,6 +9,7 @@ import numpy as np
 
 from boxwright.auditor.labels import SplitLabels, Spot
 from boxwright.auditor.scene import SHOWN, Audited, Hit, counted, image_spots, object_spots, share
+from boxwright.datasets import codes
 from boxwright.datasets.sample import Split
 
 HUGE = 0.95  # of the image's area
@@ -30,7 +31,7 @@ def boxes_unscaled(audited: Audited) -> Iterator[Hit]:
     """Rows in pixels where parts of the image are expected, and the other way round."""
     for split, labels in audited.splits.items():
         report = audited.reports.get(split)
-        outside = 0 if report is None else sum(p.code == "coord_out_of_range" for p in report.problems)
+        outside = 0 if report is None else sum(p.code == codes.COORD_OUT_OF_RANGE for p in report.problems)
         rows = 0 if report is None else report.rows
         if rows and outside > max(UNSCALED * rows, 2):
             message = f"{share(outside, rows)} of the rows lie outside the image, as if in another unit"
@@ -44,7 +45,7 @@ def boxes_unscaled(audited: Audited) -> Iterator[Hit]:
 def boxes_misread(audited: Audited) -> Iterator[Hit]:
     """Too many boxes that leave their image."""
     for split, report in audited.reports.items():
-        leaving = [problem for problem in report.problems if problem.code == "box_clipped"]
+        leaving = [problem for problem in report.problems if problem.code == codes.BOX_CLIPPED]
         if report.rows >= 10 and len(leaving) > MISREAD * report.rows:
             message = f"{share(len(leaving), report.rows)} of the boxes leave their image"
             yield Hit((split,), len(leaving), message)

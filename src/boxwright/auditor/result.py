@@ -13,7 +13,8 @@ import numpy as np
 from boxwright.auditor.labels import SplitLabels
 from boxwright.auditor.learnable import Learnable, by_class_and_size
 from boxwright.auditor.scene import Finding
-from boxwright.datasets.sample import DatasetHeader, Report, Severity, Split
+from boxwright.datasets.codes import Severity
+from boxwright.datasets.sample import DatasetHeader, Report, Split
 from boxwright.losses.balance import InverseFrequency, LogFrequency, PowerFrequency
 from boxwright.table import Table, join_tables
 

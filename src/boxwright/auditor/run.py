@@ -16,7 +16,9 @@ from boxwright.auditor.pairs import close_pairs
 from boxwright.auditor.readers import findings_of
 from boxwright.auditor.result import Audit, worst_first
 from boxwright.auditor.scene import Audited, RowKinds
+from boxwright.datasets import codes
 from boxwright.datasets.checks import find_overlap
+from boxwright.datasets.codes import Code
 from boxwright.datasets.dataset import scan_split
 from boxwright.datasets.formats import format_named, open_dataset
 from boxwright.datasets.policy import DataConfig
@@ -67,7 +69,7 @@ def audit_and_records(
     try:
         header = open_dataset(source, config.names)
     except DataError as error:
-        code = "cannot_open" if path.exists() else "path_not_found"
+        code = codes.CANNOT_OPEN if path.exists() else codes.PATH_NOT_FOUND
         return Audit(path, None, {}, {}, tuple(findings_of([(None, _problem(path, code, error))]))), {}
     if header.task is not None and TASKS[config.task].boxes_only:
         config = replace(config, task=header.task)
@@ -110,10 +112,10 @@ def _read(
         try:
             yield split, scan_split(header, split, config, _stage(on_progress, f"reading {split} labels"))
         except DataError as error:
-            problems.append((split, _problem(header.source, "split_unreadable", error)))
+            problems.append((split, _problem(header.source, codes.SPLIT_UNREADABLE, error)))
 
 
-def _problem(path: Path, code: str, error: DataError) -> Problem:
+def _problem(path: Path, code: Code, error: DataError) -> Problem:
     return Problem(str(path), None, code, str(error).removeprefix(f"{path}: "), "none", "error")
 
 

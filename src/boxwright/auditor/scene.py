@@ -5,7 +5,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import get_args
 
 import numpy as np
 
@@ -13,12 +13,12 @@ from boxwright.auditor.images import SplitImages
 from boxwright.auditor.labels import SplitLabels, Spot
 from boxwright.auditor.learnable import Learnable
 from boxwright.auditor.pairs import Pairs
-from boxwright.datasets.sample import Report, Severity, Split
+from boxwright.datasets.codes import Group, Severity
+from boxwright.datasets.sample import Report, Split
 
 SHOWN = 10  # examples of a finding
 
-Group = Literal["config", "files", "images", "labels", "splits", "balance", "learning"]
-GROUPS: tuple[Group, ...] = ("config", "files", "images", "labels", "splits", "balance", "learning")
+GROUPS: tuple[Group, ...] = get_args(Group)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,8 @@ import numpy as np
 from boxwright.auditor.labels import SplitLabels
 from boxwright.auditor.learnable import CellRule, Learnable, Remedy, size_words, sizes_of
 from boxwright.auditor.scene import Audited, Hit, counted, image_spots, object_spots, share
-from boxwright.datasets.sample import Severity, Split
+from boxwright.datasets.codes import Severity
+from boxwright.datasets.sample import Split
 
 RARE = 20  # objects of the train split; with fewer a class is hardly learned
 UNEVEN = 10.0  # times that the most frequent class has the objects of another

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
+from boxwright.datasets import codes
 from boxwright.datasets.dataset import all_labels, scan_split
 from boxwright.datasets.formats import open_dataset
 from boxwright.datasets.policy import DataConfig
@@ -144,10 +145,10 @@ def find_overlap(splits: Mapping[Split, Records]) -> list[Problem]:
                 message = (
                     f"{len(shared)} images are in both splits, so the measured quality is too good: {_few(shared)}"
                 )
-                problems.append(Problem(where, None, "splits_share_files", message, "none"))
+                problems.append(Problem(where, None, codes.SPLITS_SHARE_FILES, message, "none"))
             if equal:
                 message = f"{len(equal)} images have equal bytes in both splits: {_few(equal)}"
-                problems.append(Problem(where, None, "splits_share_content", message, "none"))
+                problems.append(Problem(where, None, codes.SPLITS_SHARE_CONTENT, message, "none"))
     return problems
 
 
@@ -206,11 +207,11 @@ def _untrained_classes(header: DatasetHeader, splits: Mapping[Split, Records]) -
     if not absent:
         return []
     message = f"{len(absent)} of {len(header.names)} classes have no object in the train split: {_few(absent)}"
-    return [Problem(str(header.source), None, "class_without_objects", message, "none", "note")]
+    return [Problem(str(header.source), None, codes.CLASS_WITHOUT_OBJECTS, message, "none", "note")]
 
 
 def _from_error(path: Path, error: DataError) -> Problem:
-    return Problem(str(path), None, "cannot_read", str(error).removeprefix(f"{path}: "), "none", "error")
+    return Problem(str(path), None, codes.CANNOT_READ, str(error).removeprefix(f"{path}: "), "none", "error")
 
 
 def _for_split(on_progress: Callable[[Split, int, int], None], split: Split) -> Callable[[int, int], None]:

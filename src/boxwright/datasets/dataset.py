@@ -11,13 +11,15 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Int64
 
+from boxwright.datasets import codes
 from boxwright.datasets.cache import ItemKeys, Key, LabelCache, Outcome
+from boxwright.datasets.codes import Code, Severity
 from boxwright.datasets.formats import format_named
 from boxwright.datasets.formats.base import Format, Item, Labels, Listing
 from boxwright.datasets.images import inspect_image
 from boxwright.datasets.policy import DataConfig, ImagePolicy
 from boxwright.datasets.report import error_text
-from boxwright.datasets.sample import DatasetHeader, Instances, Problem, Record, Records, Report, Severity, Split
+from boxwright.datasets.sample import DatasetHeader, Instances, Problem, Record, Records, Report, Split
 from boxwright.errors import DataError
 
 __all__ = ["DataConfig", "ImagePolicy", "all_labels", "read_split", "scan_split"]
@@ -25,11 +27,11 @@ __all__ = ["DataConfig", "ImagePolicy", "all_labels", "read_split", "scan_split"
 Progress = Callable[[int, int], None]  # done, total
 _CHUNK = 64  # images a thread takes at once
 _SAID_ONCE = (
-    "image_16bit",
-    "image_several_frames",
-    "polygon_crosses_itself",
-    "outline_missing",
-    "angle_missing",
+    codes.IMAGE_16BIT,
+    codes.IMAGE_SEVERAL_FRAMES,
+    codes.POLYGON_CROSSES_ITSELF,
+    codes.OUTLINE_MISSING,
+    codes.ANGLE_MISSING,
 )  # fmt: skip; one line for the split, with a count
 _TOO_MANY_MISSING = 0.5  # part of label files
 
@@ -208,21 +210,21 @@ def _split_problems(
     places = ", ".join(str(place) for place in header.splits[split])
     problems: list[Problem] = []
 
-    def say(code: str, message: str, severity: Severity) -> None:
+    def say(code: Code, message: str, severity: Severity) -> None:
         problems.append(Problem(places, None, code, message, "none", severity))
 
     if not records:
         if listed:
-            say("no_usable_image", f"none of the {listed} images of the {split} split can be used", "error")
+            say(codes.NO_USABLE_IMAGE, f"none of the {listed} images of the {split} split can be used", "error")
         else:
-            say("no_images", f"there are no images for the {split} split", "error")
+            say(codes.NO_IMAGES, f"there are no images for the {split} split", "error")
         return problems
     if missing:
         few = ", ".join(item.label_name for item in missing[:5]) + (", ..." if len(missing) > 5 else "")
         too_many = len(missing) > _TOO_MANY_MISSING * len(records) and not config.allow_missing
         hint = "; is the labels folder beside the images folder? data.allow_missing=true accepts it" if too_many else ""
         message = f"{len(missing)} of {len(records)} images have no label file and count as background: {few}{hint}"
-        say("labels_missing", message, "error" if too_many else "note")
+        say(codes.LABELS_MISSING, message, "error" if too_many else "note")
     if not len(all_labels(records)) and not config.allow_empty:
-        say("no_objects", f"the {split} split has no object at all; data.allow_empty=true accepts that", "error")
+        say(codes.NO_OBJECTS, f"the {split} split has no object at all; data.allow_empty=true accepts that", "error")
     return problems

@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from io import BufferedIOBase
 from typing import Literal
 
+from boxwright.datasets import codes
+from boxwright.datasets.codes import Code
+
 ImageType = Literal["jpeg", "png", "bmp", "webp", "tiff", "pfm"]
 
 _TAIL = 4096  # bytes searched for an end marker; cameras append small blocks behind it
@@ -22,7 +25,7 @@ _MAX_SEGMENTS = 1000  # markers or chunks before the pixels; real files have few
 class HeaderError(ValueError):
     """The file is not an image of a type that can be read; the message says what it is instead."""
 
-    def __init__(self, code: str, message: str):
+    def __init__(self, code: Code, message: str):
         super().__init__(message)
         self.code = code
 
@@ -55,7 +58,7 @@ def read_header(file: BufferedIOBase) -> ImageHeader:
     start = file.read(64)
     size = file.seek(0, os.SEEK_END)
     if not start:
-        raise HeaderError("image_empty", "the file has no bytes")
+        raise HeaderError(codes.IMAGE_EMPTY, "the file has no bytes")
     for magic, parse in _PARSERS:
         if start.startswith(magic) and (magic != b"RIFF" or start[8:12] == b"WEBP"):
             try:
@@ -63,30 +66,30 @@ def read_header(file: BufferedIOBase) -> ImageHeader:
             except (struct.error, IndexError, ValueError, OverflowError) as error:
                 if isinstance(error, HeaderError):
                     raise
-                raise HeaderError("image_corrupt", "the header is damaged or cut off") from None
+                raise HeaderError(codes.IMAGE_CORRUPT, "the header is damaged or cut off") from None
     raise _not_an_image(start)
 
 
 def _not_an_image(start: bytes) -> HeaderError:
     for magic, name in _REFUSED:
         if start.startswith(magic) or (magic == b"ftyp" and start[4:8] == magic):
-            return HeaderError("image_unsupported", f"the content is {name}, which is not read for training")
+            return HeaderError(codes.IMAGE_UNSUPPORTED, f"the content is {name}, which is not read for training")
     text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if text.startswith((b"<svg", b"<?xml")):
-        return HeaderError("image_unsupported", "the content is SVG or XML, which is not read for training")
+        return HeaderError(codes.IMAGE_UNSUPPORTED, "the content is SVG or XML, which is not read for training")
     if text.startswith((b"<!doctype", b"<html", b"<head", b"<body")):
-        return HeaderError("not_an_image", "the content is an HTML page; the download probably failed")
+        return HeaderError(codes.NOT_AN_IMAGE, "the content is an HTML page; the download probably failed")
     if all(byte >= 32 or byte in b"\t\r\n" for byte in start):
         return HeaderError(
-            "not_an_image", f"the content is text, starting with {start[:20].decode(errors='replace')!r}"
+            codes.NOT_AN_IMAGE, f"the content is text, starting with {start[:20].decode(errors='replace')!r}"
         )
-    return HeaderError("not_an_image", f"the content is of no known image type, starting with {start[:8].hex(' ')}")
+    return HeaderError(codes.NOT_AN_IMAGE, f"the content is of no known image type, starting with {start[:8].hex(' ')}")
 
 
 def _exact(file: BufferedIOBase, count: int) -> bytes:
     data = file.read(count)
     if len(data) != count:
-        raise HeaderError("image_corrupt", "the file ends before its header does")
+        raise HeaderError(codes.IMAGE_CORRUPT, "the file ends before its header does")
     return data
 
 
@@ -109,7 +112,7 @@ def _jpeg(file: BufferedIOBase, size: int) -> ImageHeader:
         elif marker == 0xE2 and length > 4:
             frames = frames or _exact(file, 4) == b"MPF\0"
     if stored is None or 0 in stored:
-        raise HeaderError("image_corrupt", "the JPEG header has no image size before the pixels")
+        raise HeaderError(codes.IMAGE_CORRUPT, "the JPEG header has no image size before the pixels")
     complete, trailing = _jpeg_end(file, file.tell(), size)
     return ImageHeader("jpeg", stored, orientation, bits, "several" if frames else "one", complete, trailing)
 
@@ -120,18 +123,18 @@ def _jpeg_segments(file: BufferedIOBase) -> Iterator[tuple[int, int]]:
     for _ in range(_MAX_SEGMENTS):
         prefix, marker = _exact(file, 2)
         if prefix != 0xFF:
-            raise HeaderError("image_corrupt", "the JPEG header is damaged")
+            raise HeaderError(codes.IMAGE_CORRUPT, "the JPEG header is damaged")
         while marker == 0xFF:  # fill bytes
             marker = _exact(file, 1)[0]
         if marker == 0x01 or 0xD0 <= marker <= 0xD7:
             continue
         length = int(struct.unpack(">H", _exact(file, 2))[0])
         if marker == 0xD9 or length < 2:
-            raise HeaderError("image_corrupt", "the JPEG header is damaged")
+            raise HeaderError(codes.IMAGE_CORRUPT, "the JPEG header is damaged")
         payload = file.tell()
         yield marker, length - 2
         file.seek(payload + length - 2)
-    raise HeaderError("image_corrupt", f"more than {_MAX_SEGMENTS} segments before the pixels")
+    raise HeaderError(codes.IMAGE_CORRUPT, f"more than {_MAX_SEGMENTS} segments before the pixels")
 
 
 def _jpeg_end(file: BufferedIOBase, scan: int, size: int) -> tuple[bool, bool]:
@@ -166,7 +169,7 @@ def _png(file: BufferedIOBase, size: int) -> ImageHeader:
     file.seek(8)
     length, kind, width, height, bits = struct.unpack(">I4sIIB", _exact(file, 17))
     if kind != b"IHDR" or length != 13 or 0 in (width, height):
-        raise HeaderError("image_corrupt", "the PNG header is damaged")
+        raise HeaderError(codes.IMAGE_CORRUPT, "the PNG header is damaged")
     orientation, frames = 1, False
     position = 8 + 25
     for _ in range(_MAX_SEGMENTS):
@@ -212,7 +215,7 @@ def _webp(file: BufferedIOBase, size: int) -> ImageHeader:
         width, height = (int.from_bytes(data[at : at + 3], "little") + 1 for at in (4, 7))
         orientation = _webp_orientation(file) if data[0] & 0x08 else 1
     else:
-        raise HeaderError("image_corrupt", "the WebP header is damaged")
+        raise HeaderError(codes.IMAGE_CORRUPT, "the WebP header is damaged")
     return ImageHeader(
         "webp", (height, width), orientation, 8, "several" if frames else "one", size >= body + 8, size > body + 9
     )
@@ -239,7 +242,7 @@ def _tiff(file: BufferedIOBase, size: int) -> ImageHeader:
     order: Literal["<", ">"] = "<" if _exact(file, 2) == b"II" else ">"
     version, offset = struct.unpack(order + "HI", _exact(file, 6))
     if version != 42:
-        raise HeaderError("image_unsupported", "the content is a BigTIFF file, which is not read")
+        raise HeaderError(codes.IMAGE_UNSUPPORTED, "the content is a BigTIFF file, which is not read")
     file.seek(offset)
     (count,) = struct.unpack(order + "H", _exact(file, 2))
     entries = _exact(file, 12 * count)
@@ -251,10 +254,10 @@ def _tiff(file: BufferedIOBase, size: int) -> ImageHeader:
             (value,) = struct.unpack_from(order + "H", entries, 12 * index + 8)
         tags[tag] = (kind, number, value)
     if 0xC612 in tags:
-        raise HeaderError("image_unsupported", "the content is a DNG raw photograph, which cannot be decoded")
+        raise HeaderError(codes.IMAGE_UNSUPPORTED, "the content is a DNG raw photograph, which cannot be decoded")
     width, height = tags[256][2] if 256 in tags else 0, tags[257][2] if 257 in tags else 0
     if 0 in (width, height):
-        raise HeaderError("image_corrupt", "the TIFF header has no image size")
+        raise HeaderError(codes.IMAGE_CORRUPT, "the TIFF header has no image size")
     orientation = tags[274][2] if 274 in tags and 1 <= tags[274][2] <= 8 else 1
     ends = _tiff_extents(file, order, tags)
     return ImageHeader(
@@ -298,7 +301,7 @@ def _bmp(file: BufferedIOBase, size: int) -> ImageHeader:
         width, height, _, bits, compression = struct.unpack("<iiHHI", _exact(file, 16))
     height = abs(height)  # negative: rows from top to bottom
     if width <= 0 or height == 0:
-        raise HeaderError("image_corrupt", f"the BMP header says {width} x {height} px")
+        raise HeaderError(codes.IMAGE_CORRUPT, f"the BMP header says {width} x {height} px")
     needed = data_offset + (width * bits + 31) // 32 * 4 * height if compression in (0, 3) else 0
     return ImageHeader("bmp", (height, width), complete=size >= needed)
 
@@ -310,7 +313,7 @@ def _pfm(file: BufferedIOBase, size: int) -> ImageHeader:
     channels = 3 if words[0] == b"PF" else 1
     width, height = int(words[1]), int(words[2])
     if width <= 0 or height <= 0:
-        raise HeaderError("image_corrupt", f"the PFM header says {width} x {height} px")
+        raise HeaderError(codes.IMAGE_CORRUPT, f"the PFM header says {width} x {height} px")
     return ImageHeader("pfm", (height, width), bits=32, complete=size >= width * height * channels * 4)
 
 

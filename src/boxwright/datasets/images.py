@@ -15,9 +15,11 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
+from boxwright.datasets import codes
+from boxwright.datasets.codes import Code, Severity
 from boxwright.datasets.image_header import HeaderError, ImageHeader, read_header
 from boxwright.datasets.policy import ImagePolicy
-from boxwright.datasets.sample import Problem, Severity
+from boxwright.datasets.sample import Problem
 from boxwright.errors import DataError
 
 DEFAULT_POLICY = ImagePolicy()
@@ -83,7 +85,7 @@ def decode(
         raise HeaderError(*refusal)
     if header.type == "jpeg" and not header.complete:
         if policy.truncated == "drop" and not _all_pixels_there(data):
-            raise HeaderError("image_truncated", "the JPEG is cut off before its last pixels")
+            raise HeaderError(codes.IMAGE_TRUNCATED, "the JPEG is cut off before its last pixels")
         data = _ended(data)
     return _upright(_pixels(data, header, policy, min_long_side), header)
 
@@ -103,7 +105,7 @@ def _imdecode(data: bytes, flags: int) -> np.ndarray:
     except cv2.error:
         pixels = None
     if pixels is None:
-        raise HeaderError("image_corrupt", "the pixels cannot be decoded: the file is damaged or cut off")
+        raise HeaderError(codes.IMAGE_CORRUPT, "the pixels cannot be decoded: the file is damaged or cut off")
     return np.asarray(pixels)
 
 
@@ -166,16 +168,16 @@ def _all_pixels_there(data: bytes) -> bool:
     return ended is not None and noisy is not None and np.array_equal(ended, noisy)
 
 
-def _refusal(header: ImageHeader, policy: ImagePolicy) -> tuple[str, str] | None:
+def _refusal(header: ImageHeader, policy: ImagePolicy) -> tuple[Code, str] | None:
     height, width = header.size
     mebibytes = height * width * 3 * max(1, header.bits // 8) / 2**20
     if height * width > policy.max_pixels or mebibytes > policy.max_decoded_mib:
-        return "image_too_large", (
+        return codes.IMAGE_TOO_LARGE, (
             f"{width} x {height} px need {mebibytes:,.0f} MiB; the limits are {policy.max_pixels:,} px and "
             f"{policy.max_decoded_mib} MiB (data.image.max_pixels, data.image.max_decoded_mib)"
         )
     if min(height, width) < policy.min_side:
-        return "image_too_small", f"{width} x {height} px; the shorter side needs at least {policy.min_side} px"
+        return codes.IMAGE_TOO_SMALL, f"{width} x {height} px; the shorter side needs at least {policy.min_side} px"
     return None
 
 
@@ -193,31 +195,33 @@ def inspect_image(path: Path, name: str, policy: ImagePolicy) -> tuple[ImageHead
         if not header.complete or policy.verify == "decode":
             decode(path.read_bytes(), policy)
     except FileNotFoundError:
-        return None, [_dropped(name, "image_missing", "listed, but there is no such file")]
+        return None, [_dropped(name, codes.IMAGE_MISSING, "listed, but there is no such file")]
     except OSError as error:
-        return None, [_dropped(name, "image_unreadable", f"cannot be read: {error.strerror}")]
+        return None, [_dropped(name, codes.IMAGE_UNREADABLE, f"cannot be read: {error.strerror}")]
     except HeaderError as error:
         return None, [_dropped(name, error.code, str(error))]
     return header, _remarks(path, name, header, policy)
 
 
-def _dropped(name: str, code: str, message: str) -> Problem:
+def _dropped(name: str, code: Code, message: str) -> Problem:
     return Problem(name, None, code, message, "image dropped")
 
 
 def _remarks(path: Path, name: str, header: ImageHeader, policy: ImagePolicy) -> list[Problem]:
-    remarks: list[tuple[str, str, Severity]] = []
+    remarks: list[tuple[Code, str, Severity]] = []
     if not header.complete and header.type == "jpeg":
         message = "the JPEG has no end marker; all its pixels are there or were filled with grey"
-        remarks.append(("image_no_end_marker", message, "note"))
+        remarks.append((codes.IMAGE_NO_END_MARKER, message, "note"))
     if header.trailing and header.frames == "one":
-        remarks.append(("image_trailing_bytes", "bytes follow the end of the image; they are ignored", "note"))
+        remarks.append((codes.IMAGE_TRAILING_BYTES, "bytes follow the end of the image; they are ignored", "note"))
     if path.suffix.lower() not in _SUFFIXES[header.type]:
-        remarks.append(("suffix_mismatch", f"the content is {header.type}, not {path.suffix!r}; read as such", "note"))
+        remarks.append(
+            (codes.SUFFIX_MISMATCH, f"the content is {header.type}, not {path.suffix!r}; read as such", "note")
+        )
     if header.bits == 16 and policy.depth16 == "high_byte":
         message = "16 bits per channel: only the high byte is used; data.image.depth16=percentile stretches instead"
-        remarks.append(("image_16bit", message, "warning"))
+        remarks.append((codes.IMAGE_16BIT, message, "warning"))
     if header.frames == "several":
         severity: Severity = "note" if header.type == "jpeg" else "warning"  # phones add a second picture to a JPEG
-        remarks.append(("image_several_frames", "several frames; only the first is used", severity))
+        remarks.append((codes.IMAGE_SEVERAL_FRAMES, "several frames; only the first is used", severity))
     return [Problem(name, None, code, message, "none", severity) for code, message, severity in remarks]

@@ -10,9 +10,9 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Bool, Float32, Int64, UInt8
 
+from boxwright.datasets.codes import Code, Severity
 from boxwright.vocabulary import AttributeSpec, KeypointSpec, TaskName
 
-Severity = Literal["error", "warning", "note"]
 Split = Literal["train", "val", "test"]
 
 
@@ -118,7 +118,7 @@ class Problem:
 
     file: str
     line: int | None
-    code: str  # "coord_out_of_range", "bad_column_count", ...
+    code: Code
     message: str  # what, expected, got, what to do
     action: str  # "row dropped", "clipped", "image dropped", "none"
     severity: Severity = "warning"

@@ -17,7 +17,7 @@ from boxwright.auditor.learnable import CellRule, QueryRule
 from boxwright.auditor.readers import described
 from boxwright.auditor.result import Audit
 from boxwright.auditor.scene import Finding, counted
-from boxwright.datasets.sample import Severity
+from boxwright.datasets.codes import Severity
 from boxwright.table import Table
 
 STYLES: dict[Severity, str] = {"error": "bold red", "warning": "yellow", "note": "dim"}

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
+from boxwright.datasets import codes
 from boxwright.datasets.image_header import ImageHeader
 from boxwright.datasets.policy import DataConfig
 from boxwright.datasets.sample import DatasetHeader, Instances, Problem, Split
@@ -60,7 +61,7 @@ def read_label_file(item: "Item") -> bytes | Labels:
         return item.label.read_bytes()
     except OSError as error:
         message = f"cannot be read: {error.strerror}"
-        problem = Problem(item.label_name, None, "label_unreadable", message, "image dropped")
+        problem = Problem(item.label_name, None, codes.LABEL_UNREADABLE, message, "image dropped")
         return Labels(Instances.empty(), "unreadable", problems=(problem,))
 
 

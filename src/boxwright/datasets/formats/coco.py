@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from boxwright.datasets import codes
 from boxwright.datasets.formats.base import Item, Labels, Listing
 from boxwright.datasets.formats.coco_file import CocoFile, load_coco, looks_like_coco
 from boxwright.datasets.formats.coco_objects import CocoImage, read_objects
@@ -73,7 +74,7 @@ class Coco:
         names_of = tuple(file.categories[number].name for number in ids)
         if ids != list(range(len(ids))):
             message = f"category ids run from {ids[0]} to {ids[-1]} for {len(ids)} classes; indices follow their order"
-            problems.append(Problem(file.path.name, None, "class_ids_with_gaps", message, "none", "note"))
+            problems.append(Problem(file.path.name, None, codes.CLASS_IDS_WITH_GAPS, message, "none", "note"))
         root = source if source.is_dir() else _root(splits["train"][0])
         return DatasetHeader(
             "coco", root, source, names_of, tuple(ids), splits, tuple(problems),
@@ -101,7 +102,7 @@ class Coco:
                 if reason is None and image.file_name in seen:
                     reason = "the file is listed for another image id already"
                 if reason is not None:
-                    code = "bad_path" if image.file_name not in seen else "duplicate_image"
+                    code = codes.BAD_PATH if image.file_name not in seen else codes.DUPLICATE_IMAGE
                     message = f"image {image.id}: file_name {image.file_name!r}: {reason}"
                     problems.append(Problem(path.name, None, code, message, "image dropped", "error"))
                     dropped += 1

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from boxwright.datasets import codes
 from boxwright.datasets.formats.coco_objects import CocoImage
 from boxwright.datasets.formats.declarations import DeclarationError, attribute_specs, mirror_order
 from boxwright.datasets.sample import Problem
@@ -157,7 +158,7 @@ def _keypoints(file: CocoFile) -> KeypointSpec | None:
         return None
     if len(kinds) > 1:
         message = f"{len(kinds)} different lists of keypoints in categories; keypoints are read where all agree"
-        file.problems.append(Problem(file.path.name, None, "keypoints_differ", message, "keypoints not read"))
+        file.problems.append(Problem(file.path.name, None, codes.KEYPOINTS_DIFFER, message, "keypoints not read"))
         return None
     names, category = next(iter(kinds.items()))
     try:
@@ -197,10 +198,10 @@ def _add_images(file: CocoFile, entries: list[Any]) -> None:
             file.rows[entry["id"]] = entry
     if wrong:
         message = f"{len(wrong)} entries of images without a whole number 'id' and a 'file_name': {_few(wrong)}"
-        file.errors.append(Problem(file.path.name, None, "bad_image_entry", message, "images dropped"))
+        file.errors.append(Problem(file.path.name, None, codes.BAD_IMAGE_ENTRY, message, "images dropped"))
     if twice:
         message = f"{len(twice)} image ids are given twice: {_few(twice)}; labels cannot be told apart"
-        file.errors.append(Problem(file.path.name, None, "duplicate_image_id", message, "first one kept", "error"))
+        file.errors.append(Problem(file.path.name, None, codes.DUPLICATE_IMAGE_ID, message, "first one kept", "error"))
 
 
 def _add_annotations(file: CocoFile, entries: list[Any]) -> None:
@@ -222,13 +223,13 @@ def _add_annotations(file: CocoFile, entries: list[Any]) -> None:
             file.annotations[image].append(entry)
     if wrong:
         message = f"{len(wrong)} annotations are no objects: {_few(wrong)}"
-        file.errors.append(Problem(file.path.name, None, "bad_annotation", message, "annotations dropped"))
+        file.errors.append(Problem(file.path.name, None, codes.BAD_ANNOTATION, message, "annotations dropped"))
     if twice:
         message = f"{len(twice)} annotation ids are given twice: {_few(twice)}; give each its own"
-        file.errors.append(Problem(file.path.name, None, "duplicate_annotation_id", message, "none", "error"))
+        file.errors.append(Problem(file.path.name, None, codes.DUPLICATE_ANNOTATION_ID, message, "none", "error"))
     if unknown:
         message = f"{unknown.total()} annotations name images that are not listed: image_id {_few(list(unknown))}"
-        file.errors.append(Problem(file.path.name, None, "image_unknown", message, "annotations dropped"))
+        file.errors.append(Problem(file.path.name, None, codes.IMAGE_UNKNOWN, message, "annotations dropped"))
 
 
 def _few(texts: list[str]) -> str:

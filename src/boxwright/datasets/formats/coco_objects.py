@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from boxwright.datasets import codes
+from boxwright.datasets.codes import Code
 from boxwright.datasets.formats.base import Labels
 from boxwright.datasets.formats.collect import Collector, EntryError
 from boxwright.datasets.formats.objects import AttributeValue, Box, ReadObject, Wanted, check_keypoints, clip_box
@@ -41,7 +43,7 @@ def read_objects(
     found = Collector(name, size, config, wanted, f"{image.file_name}: ", "annotation")
     if image.size not in ((None, None), size):
         message = f"height {image.size[0]}, width {image.size[1]}; the upright image has {size[0]} x {size[1]} px"
-        found.say("size_mismatch", message, "the image's own size is used")
+        found.say(codes.SIZE_MISMATCH, message, "the image's own size is used")
     index = {number: position for position, number in enumerate(header.class_ids)}
     for number, entry in enumerate(image.annotations):
         reading = _Annotation(found, entry, _title(entry, number))
@@ -63,7 +65,7 @@ class _Annotation:
     def read(self, index: Mapping[int, int]) -> None:
         category, wanted = self.entry.get("category_id"), self.found.wanted
         if type(category) is not int or category not in index:
-            raise EntryError("class_unknown", f"category_id {category!r:.40} is not in categories")
+            raise EntryError(codes.CLASS_UNKNOWN, f"category_id {category!r:.40} is not in categories")
         item = ReadObject(index[category], self._box(), area=_number(self.entry.get("area")))
         if self.entry.get("iscrowd") in (1, True):
             self._ignore(item)
@@ -89,7 +91,7 @@ class _Annotation:
                 self._mend(error.code, str(error), "the crowd's box is used")
         self.found.ignore(item.box, item.label, outline)
 
-    def _mend(self, code: str, message: str, action: str) -> None:
+    def _mend(self, code: Code, message: str, action: str) -> None:
         self.found.mend(self.title, code, message, action)
 
     def _box(self) -> Box:
@@ -97,7 +99,9 @@ class _Annotation:
         values = [_number(value) for value in given] if isinstance(given, list) else []
         numbers = [value for value in values if value is not None]
         if len(values) != 4 or len(numbers) != 4:
-            raise EntryError("bad_box", f"bbox: expected four finite numbers x, y, width, height, got {given!r:.60}")
+            raise EntryError(
+                codes.BAD_BOX, f"bbox: expected four finite numbers x, y, width, height, got {given!r:.60}"
+            )
         x, y, w, h = numbers
         return self.found.clip((x, y, x + w, y + h), self.title)
 
@@ -117,14 +121,14 @@ class _Annotation:
             if reason is None:
                 parts.append(np.array(part, np.float64).reshape(-1, 2))
             else:
-                self._mend("bad_polygon", f"segmentation: {reason}", "part dropped")
+                self._mend(codes.BAD_POLYGON, f"segmentation: {reason}", "part dropped")
         return tuple(parts)
 
     def _mask(self, given: Any) -> np.ndarray:
         try:
             return decode_rle(given, self.found.size)
         except RleError as error:
-            raise EntryError("bad_mask", f"segmentation: {error}") from None
+            raise EntryError(codes.BAD_MASK, f"segmentation: {error}") from None
 
     def _orient(self, item: ReadObject, outline: tuple[np.ndarray, ...]) -> None:
         try:
@@ -143,7 +147,7 @@ class _Annotation:
         values = [_number(value) for value in given] if isinstance(given, list) else []
         if len(values) != 3 * count or any(value is None for value in values):
             message = f"keypoints: expected {3 * count} finite numbers x, y, v, got {len(values)}"
-            self._mend("bad_keypoints", message, "keypoints dropped")
+            self._mend(codes.BAD_KEYPOINTS, message, "keypoints dropped")
             return None
         height, width = self.found.size
         points = np.array(values, np.float64).reshape(count, 3)
@@ -161,7 +165,7 @@ class _Annotation:
             if known is None:
                 form = "names of its values" if spec.multi_label else "the name or index of one of its values"
                 message = f"attribute '{spec.name}': expected {form}, got {value!r:.60}"
-                self._mend("bad_attribute", message, "read as not labelled")
+                self._mend(codes.BAD_ATTRIBUTE, message, "read as not labelled")
             else:
                 found[spec.name] = known
         return found

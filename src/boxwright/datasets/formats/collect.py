@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from boxwright.datasets import codes
+from boxwright.datasets.codes import Code, Severity
 from boxwright.datasets.formats.base import Labels
 from boxwright.datasets.formats.objects import MAX_AREA_LOST, Box, ReadObject, Wanted, clip_box, instances_of
 from boxwright.datasets.policy import DataConfig
-from boxwright.datasets.sample import Problem, Severity
+from boxwright.datasets.sample import Problem
 
 DIFFICULT = "difficult flags (their objects became ordinary ones)"  # left out where such objects are kept
 
@@ -18,7 +20,7 @@ DIFFICULT = "difficult flags (their objects became ordinary ones)"  # left out w
 class EntryError(Exception):
     """The entry cannot be used."""
 
-    def __init__(self, code: str, message: str, severity: Severity = "warning"):
+    def __init__(self, code: Code, message: str, severity: Severity = "warning"):
         super().__init__(message)
         self.code, self.severity = code, severity
 
@@ -45,12 +47,12 @@ class Collector:
     _duplicates: int = 0
 
     def say(
-        self, code: str, message: str, action: str = "none", severity: Severity = "warning", line: int | None = None
+        self, code: Code, message: str, action: str = "none", severity: Severity = "warning", line: int | None = None
     ) -> None:
         """A finding."""
         self.problems.append(Problem(self.file, line, code, self.where + message, action, severity))
 
-    def mend(self, title: str, code: str, message: str, action: str, line: int | None = None) -> None:
+    def mend(self, title: str, code: Code, message: str, action: str, line: int | None = None) -> None:
         """A finding about an entry that was mended in memory."""
         self._mended.add(title)
         self.say(code, f"{title}: {message}" if title else message, action, "warning", line)
@@ -66,7 +68,7 @@ class Collector:
         if key in self._seen:
             message = f"{title}: " if title else ""
             message += f"the same object as {self._seen[key]}"
-            self.say("duplicate_row", message, f"{self.noun} dropped", "warning", line)
+            self.say(codes.DUPLICATE_ROW, message, f"{self.noun} dropped", "warning", line)
             self._duplicates += 1
             return
         self._seen[key] = title or f"in line {line}"
@@ -91,14 +93,14 @@ class Collector:
         """
         if box[2] <= box[0] or box[3] <= box[1]:
             width, height = box[2] - box[0], box[3] - box[1]
-            raise EntryError("zero_area", f"the box has zero area: width {width:g}, height {height:g}")
+            raise EntryError(codes.ZERO_AREA, f"the box has zero area: width {width:g}, height {height:g}")
         clipped, kept = clip_box(box, self.size)
         x1, y1, x2, y2 = np.array(clipped, np.float32).tolist()
         if kept <= 0 or x2 <= x1 or y2 <= y1:
-            raise EntryError("zero_area", "nothing of the box lies inside the image")
+            raise EntryError(codes.ZERO_AREA, "nothing of the box lies inside the image")
         if kept < 1 - MAX_AREA_LOST and not quiet:
             lost = f"{(1 - kept) * 100:.0f} % of the box lies outside the image"
-            self.mend(title, "box_clipped", lost, "clipped", line)
+            self.mend(title, codes.BOX_CLIPPED, lost, "clipped", line)
         return clipped
 
     def labels(self, entries: int) -> Labels:
@@ -107,7 +109,7 @@ class Collector:
         if len(self._objects) > limit:
             over = len(self._objects) - limit
             message = f"{len(self._objects)} objects; only the first {limit} are used (data.max_objects)"
-            self.say("too_many_objects", message, f"{over} {self.noun}s dropped")
+            self.say(codes.TOO_MANY_OBJECTS, message, f"{over} {self.noun}s dropped")
             self._dropped += over
         instances = instances_of(
             self._objects[:limit], self.wanted, ignore=self._ignore or None, ignore_labels=self._ignore_labels,

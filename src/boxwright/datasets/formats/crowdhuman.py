@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from boxwright.datasets import codes
 from boxwright.datasets.formats.base import Item, Labels, Listing, shown
 from boxwright.datasets.formats.collect import Collector, EntryError
 from boxwright.datasets.formats.objects import ReadObject, Wanted
@@ -90,12 +91,12 @@ class CrowdHuman:
 
 def _read_entry(entry: Any, title: str, found: Collector) -> None:
     if not isinstance(entry, Mapping):
-        raise EntryError("bad_entry", "expected an object with tag and boxes")
+        raise EntryError(codes.BAD_ENTRY, "expected an object with tag and boxes")
     kind = _BOXES[found.config.box]
     masked = entry.get("tag") == "mask"
     given = entry.get(kind, entry.get("fbox") if masked else None)
     if not isinstance(given, list) or len(given) != 4 or not all(type(value) in (int, float) for value in given):
-        raise EntryError("bad_box", f"{kind}: expected four numbers x, y, width, height, got {given!r:.60}")
+        raise EntryError(codes.BAD_BOX, f"{kind}: expected four numbers x, y, width, height, got {given!r:.60}")
     x, y, w, h = (float(value) for value in given)
     box = found.clip((x, y, x + w, y + h), title, quiet=found.config.box == "full")
     flags = entry.get("head_attr" if found.config.box == "head" else "extra")
@@ -129,12 +130,12 @@ def _parse(file: Path, problems: list[Problem]) -> list[_People]:
         try:
             value = json.loads(line)
         except (ValueError, RecursionError) as error:
-            problems.append(Problem(name, number, "bad_json", f"not valid JSON: {error}", "line skipped"))
+            problems.append(Problem(name, number, codes.BAD_JSON, f"not valid JSON: {error}", "line skipped"))
             continue
         entries = value.get("gtboxes", []) if isinstance(value, dict) else None
         if entries is None or not isinstance(value.get("ID"), str) or not isinstance(entries, list):
             message = "expected an object with ID and gtboxes"
-            problems.append(Problem(name, number, "bad_entry", message, "line skipped"))
+            problems.append(Problem(name, number, codes.BAD_ENTRY, message, "line skipped"))
             continue
         result.append(_People(value["ID"], tuple(entries)))
     return result

@@ -10,11 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from boxwright.datasets import codes
+from boxwright.datasets.codes import Code, Severity
 from boxwright.datasets.formats.base import shown
 from boxwright.datasets.formats.listing import IMAGE_SUFFIXES, reach
 from boxwright.datasets.formats.strict_yaml import Document, Scalar, Value, load_strict
 from boxwright.datasets.formats.yaml_labels import integer, read_attributes, read_keypoints, read_task, shown_value
-from boxwright.datasets.sample import DatasetHeader, Problem, Severity, Split
+from boxwright.datasets.sample import DatasetHeader, Problem, Split
 from boxwright.errors import DataError
 from boxwright.vocabulary import TaskName
 
@@ -41,7 +43,7 @@ class _Reader:
         where = f"{self.path}, line {line}" if line else f"{self.path}"
         return DataError(f"{where}: {key}: {message}")
 
-    def remark(self, line: int | None, code: str, message: str, severity: Severity = "warning") -> None:
+    def remark(self, line: int | None, code: Code, message: str, severity: Severity = "warning") -> None:
         self.problems.append(Problem(self.path.name, line, code, message, "none", severity))
 
     def get(self, key: str) -> Value | None:
@@ -127,7 +129,7 @@ def _name(reader: _Reader, key: int, value: Value) -> str:
         raise reader.error(f"names.{key}", "the name is empty")
     if value.kind != "str":
         message = f"names.{key}: YAML reads {value.text} as {value.kind}; kept as the text {value.text!r}, quote it"
-        reader.remark(value.line, "name_not_text", message)
+        reader.remark(value.line, codes.NAME_NOT_TEXT, message)
     return value.text
 
 
@@ -135,9 +137,9 @@ def _remark_on_names(reader: _Reader, names: list[str], ids: list[int]) -> None:
     line = reader.document.lines["names"]
     if ids != list(range(len(ids))):
         message = f"class ids have gaps ({ids[0]}..{ids[-1]} for {len(ids)} classes); indices follow the order of ids"
-        reader.remark(line, "class_ids_with_gaps", message, "note")
+        reader.remark(line, codes.CLASS_IDS_WITH_GAPS, message, "note")
     for name in sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else ():
-        reader.remark(line, "duplicate_name", f"the name {name!r} is given to several classes")
+        reader.remark(line, codes.DUPLICATE_NAME, f"the name {name!r} is given to several classes")
 
 
 # -- places --------------------------------------------------------------------------------------------------------
@@ -159,7 +161,7 @@ def _root(reader: _Reader) -> Path:
             return Path(os.path.normpath(place))
     if all(_exists(folder, entry) for entry in _entries(reader, "train") + _entries(reader, "val")):
         message = f"path: {value.text} does not exist; the folder of this file holds the data and is used instead"
-        reader.remark(value.line, "path_missing", message)
+        reader.remark(value.line, codes.PATH_MISSING, message)
         return folder
     places = " nor ".join(str(place) for place in tried)
     raise reader.error("path", f"there is no folder {places}; relative paths start at this file's folder"
@@ -207,7 +209,7 @@ def _place(reader: _Reader, root: Path, key: str, entry: str) -> Path:
         inside = Path(os.path.normpath(root / entry.removeprefix("../")))
         if reach(inside).exists():
             message = f"{key}: {entry} does not exist; {entry.removeprefix('../')} does and is used instead"
-            reader.remark(reader.document.lines[key], "path_missing", message)
+            reader.remark(reader.document.lines[key], codes.PATH_MISSING, message)
             path = inside
     found = reach(path)
     if not found.exists():
@@ -216,7 +218,7 @@ def _place(reader: _Reader, root: Path, key: str, entry: str) -> Path:
         raise reader.error(key, f"expected a folder of images or a .txt list, got the file {path}")
     if found != path:
         message = f"{shown(path, root)} passes a link that is stored as a text file; read {found}"
-        reader.remark(reader.document.lines[key], "link_as_text", message, "note")
+        reader.remark(reader.document.lines[key], codes.LINK_AS_TEXT, message, "note")
     return path
 
 
@@ -227,12 +229,12 @@ def _remark_on_other_keys(reader: _Reader) -> None:
     lines = reader.document.lines
     if reader.get("download") is not None:
         message = "download: is never run; fetch the data yourself when it is missing"
-        reader.remark(lines["download"], "download_ignored", message, "note")
+        reader.remark(lines["download"], codes.DOWNLOAD_IGNORED, message, "note")
     channels = reader.get("channels")
     if channels is not None and integer(channels) != 3:
-        reader.remark(lines["channels"], "channels_ignored", "channels: images are always read as RGB, 3 channels")
+        reader.remark(lines["channels"], codes.CHANNELS_IGNORED, "channels: images are always read as RGB, 3 channels")
     if reader.get("minival") is not None:
-        reader.remark(lines["minival"], "split_ignored", "minival: only train, val and test are read", "note")
+        reader.remark(lines["minival"], codes.SPLIT_IGNORED, "minival: only train, val and test are read", "note")
 
 
 def _download_hint(reader: _Reader) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from boxwright.datasets import codes
 from boxwright.datasets.formats.base import Item, Labels, Listing, read_label_file, shown
 from boxwright.datasets.formats.class_list import read_class_list
 from boxwright.datasets.formats.collect import DIFFICULT, Collector, EntryError
@@ -89,7 +90,7 @@ class Dota:
                 if stems.isdisjoint(spellings(name[:-4])):
                     message = f"there is no image of this name in {shown(images_folder, header.root)}"
                     file = shown(labels / name, header.root)
-                    problems.append(Problem(file, None, "orphan_label", message, "ignored"))
+                    problems.append(Problem(file, None, codes.ORPHAN_LABEL, message, "ignored"))
         return Listing(tuple(items), tuple(problems), dropped)
 
     def read(self, item: Item, image: ImageHeader, header: DatasetHeader, config: DataConfig) -> Labels:
@@ -126,17 +127,17 @@ def _is_header(fields: list[str]) -> bool:
 def _read_row(fields: list[str], line: int, header: DatasetHeader, found: Collector) -> None:
     if len(fields) < 9:
         raise EntryError(
-            "bad_column_count", f"expected 8 numbers, a class and a difficult flag, got {len(fields)} fields"
+            codes.BAD_COLUMN_COUNT, f"expected 8 numbers, a class and a difficult flag, got {len(fields)} fields"
         )
     values = [_number(text, position) for position, text in enumerate(fields[:8], 1)]
     name, difficult = _class_and_flag(fields)
     if difficult != "0" and found.config.skip_difficult:
-        raise EntryError("difficult", "marked difficult; data.skip_difficult=false keeps it", "note")
+        raise EntryError(codes.DIFFICULT, "marked difficult; data.skip_difficult=false keeps it", "note")
     if name not in header.names:
         known = ", ".join(header.names[:20]) + (", ..." if len(header.names) > 20 else "")
         skip = found.config.fix in ("skip", "all")
         message = f"class {name!r} is not one of {known}; set data.names, or data.fix=skip to drop such objects"
-        raise EntryError("class_unknown", message, "warning" if skip else "error")
+        raise EntryError(codes.CLASS_UNKNOWN, message, "warning" if skip else "error")
     try:
         corners, remarks = oriented_corners(np.array(values).reshape(4, 2), found.size)
     except OrientedError as error:
@@ -162,9 +163,9 @@ def _number(text: str, position: int) -> float:
     try:
         value = float(text.replace("_", "?"))
     except ValueError:
-        raise EntryError("not_a_number", f"field {position}: expected a number, got {text[:20]!r}") from None
+        raise EntryError(codes.NOT_A_NUMBER, f"field {position}: expected a number, got {text[:20]!r}") from None
     if not math.isfinite(value):
-        raise EntryError("not_finite", f"field {position}: expected a finite number, got {text}")
+        raise EntryError(codes.NOT_FINITE, f"field {position}: expected a finite number, got {text}")
     return value
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from boxwright.datasets import codes
 from boxwright.datasets.formats.base import Item, Labels, Listing, shown
 from boxwright.datasets.formats.listing import list_folder, reach
 from boxwright.datasets.image_header import ImageHeader
@@ -53,7 +54,7 @@ class Folder:
                 raise DataError(f"{source}: there is no val folder (nor test); expected val/<class name>/ beside train")
             splits = {"train": splits["train"], "val": splits["test"], "test": splits["test"]}
             message = "there is no val folder; test is used as val"
-            problems.append(Problem(source.name, None, "test_as_val", message, "none"))
+            problems.append(Problem(source.name, None, codes.TEST_AS_VAL, message, "none"))
         chosen = tuple(names) if names else tuple(_classes(splits["train"][0]))
         for split, (place,) in splits.items():
             problems += _compare(split, place, chosen)
@@ -103,7 +104,7 @@ def _compare(split: Split, place: Path, names: tuple[str, ...]) -> list[Problem]
     if not missing:
         return []
     message = f"{len(missing)} of {len(names)} classes have no folder in {split}: {_few(missing)}"
-    return [Problem(place.name, None, "class_folder_missing", message, "none")]
+    return [Problem(place.name, None, codes.CLASS_FOLDER_MISSING, message, "none")]
 
 
 def _few(names: list[str]) -> str:

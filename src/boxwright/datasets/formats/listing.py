@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from boxwright.datasets import codes
 from boxwright.datasets.formats.base import shown
 from boxwright.datasets.sample import Problem
 from boxwright.errors import DataError
@@ -97,7 +98,7 @@ def _may_follow(entry: "os.DirEntry[str]", named: Path, root: Path, allowed: tup
     name = shown(named, root)
     if entry.is_dir():
         found.problems.append(
-            Problem(name, None, "link_not_followed", f"a link to a folder; {_FOLLOW}", "folder skipped")
+            Problem(name, None, codes.LINK_NOT_FOLLOWED, f"a link to a folder; {_FOLLOW}", "folder skipped")
         )
         return False
     if named.suffix.lower() not in IMAGE_SUFFIXES or not leads_outside(Path(entry.path), allowed):
@@ -114,7 +115,7 @@ def leads_outside(path: Path, allowed: tuple[Path, ...]) -> bool:
 
 def link_outside(name: str) -> Problem:
     """The problem to report for such a file."""
-    return Problem(name, None, "link_outside", f"a link out of the dataset; {_FOLLOW}", "image dropped")
+    return Problem(name, None, codes.LINK_OUTSIDE, f"a link out of the dataset; {_FOLLOW}", "image dropped")
 
 
 def _take_file(named: Path, root: Path, found: Found) -> None:
@@ -124,7 +125,7 @@ def _take_file(named: Path, root: Path, found: Found) -> None:
     elif suffix in _OTHER_PICTURES:
         found.dropped += 1
         message = f"{suffix[1:].upper()} files are not read for training; convert it to PNG or JPEG"
-        found.problems.append(Problem(shown(named, root), None, "image_unsupported", message, "image dropped"))
+        found.problems.append(Problem(shown(named, root), None, codes.IMAGE_UNSUPPORTED, message, "image dropped"))
 
 
 def list_lines(file: Path) -> list[str]:
@@ -155,12 +156,12 @@ def list_text(file: Path, root: Path) -> Found:
             continue
         if "\0" in entry:
             found.dropped += 1
-            found.problems.append(Problem(name, line, "bad_path", "the path holds a zero byte", "line dropped"))
+            found.problems.append(Problem(name, line, codes.BAD_PATH, "the path holds a zero byte", "line dropped"))
             continue
         path = _list_entry(entry, file, root)
         if path in seen:
             message = f"{entry} is already listed in line {seen[path]}"
-            found.problems.append(Problem(name, line, "duplicate_image", message, "line dropped"))
+            found.problems.append(Problem(name, line, codes.DUPLICATE_IMAGE, message, "line dropped"))
             continue
         seen[path] = line
     found.images.extend(sorted(seen, key=lambda path: path.as_posix()))
@@ -191,11 +192,11 @@ def name_clashes(images: Iterable[Path], root: Path) -> list[Problem]:
         other = by_name.setdefault(text.casefold(), path)
         if other is not path:
             message = f"differs from {shown(other, root)} only by case, so it cannot exist on every system"
-            problems.append(Problem(shown(path, root), None, "case_clash", message, "none"))
+            problems.append(Problem(shown(path, root), None, codes.CASE_CLASH, message, "none"))
         other = by_stem.setdefault(stem, path)
         if other is not path:
             message = f"shares its label file with {shown(other, root)}; rename one of them"
-            problems.append(Problem(shown(path, root), None, "same_stem", message, "none"))
+            problems.append(Problem(shown(path, root), None, codes.SAME_STEM, message, "none"))
     return problems
 
 

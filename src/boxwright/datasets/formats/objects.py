@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from boxwright.datasets import codes
+from boxwright.datasets.codes import Code
 from boxwright.datasets.formats.shapes import box_corners
 from boxwright.datasets.policy import DataConfig
 from boxwright.datasets.sample import Instances, Polygons
@@ -114,7 +116,7 @@ def clip_box(box: Box, size: tuple[int, int]) -> tuple[Box, float]:
     return clipped, kept / area if area > 0 else 0.0
 
 
-def check_keypoints(points: np.ndarray, limits: tuple[float, float], slack: float = 0.0) -> list[tuple[str, str, str]]:
+def check_keypoints(points: np.ndarray, limits: tuple[float, float], slack: float = 0.0) -> list[tuple[Code, str, str]]:
     """Brings keypoints (K, 3) in order, in place, and says what was done: code, message and action.
 
     Visibility becomes 0, 1 or 2; a labelled point outside 0 .. `limits` (x, y) becomes unlabelled; unlabelled ones 0.
@@ -124,14 +126,14 @@ def check_keypoints(points: np.ndarray, limits: tuple[float, float], slack: floa
     if unknown.any():
         first = points[unknown, 2][0]
         message = f"visibility of {unknown.sum()} keypoints: expected 0, 1 or 2, got {first:g}; above 0 is visible"
-        remarks.append(("bad_visibility", message, "read as 0 or 2"))
+        remarks.append((codes.BAD_VISIBILITY, message, "read as 0 or 2"))
         points[unknown, 2] = np.where(points[unknown, 2] > 0, 2, 0)
     beyond = (points[:, :2] < -slack) | (points[:, :2] > np.array(limits) + slack)
     outside = (points[:, 2] > 0) & beyond.any(axis=1)
     if outside.any():
         which = ", ".join(str(index + 1) for index in np.flatnonzero(outside)[:5].tolist())
         message = f"{outside.sum()} labelled keypoints lie outside the image: number {which}"
-        remarks.append(("keypoint_out_of_range", message, "read as not labelled"))
+        remarks.append((codes.KEYPOINT_OUT_OF_RANGE, message, "read as not labelled"))
         points[outside, 2] = 0
     points[:, :2] = points[:, :2].clip(0, limits)
     points[points[:, 2] == 0] = 0

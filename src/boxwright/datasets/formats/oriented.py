@@ -5,10 +5,10 @@
 Source: spec/datasets 1 and 5, cases 35 and 36.
 """
 
-from typing import Literal
-
 import numpy as np
 
+from boxwright.datasets import codes
+from boxwright.datasets.codes import Code, Severity
 from boxwright.datasets.formats.shapes import (
     MIN_INSIDE,
     convex_hull,
@@ -20,13 +20,13 @@ from boxwright.datasets.formats.shapes import (
 )
 
 _NOT_RECTANGLE = 0.1  # relative difference between the area of four corners and of the rectangle around them
-_Remark = tuple[str, str, str, Literal["warning", "note"]]  # code, message, action, severity
+_Remark = tuple[Code, str, str, Severity]  # code, message, action, severity
 
 
 class OrientedError(ValueError):
     """The points are no oriented box of this image; `code` is stable."""
 
-    def __init__(self, code: str, message: str):
+    def __init__(self, code: Code, message: str):
         super().__init__(message)
         self.code = code
 
@@ -48,16 +48,18 @@ def oriented_corners(points: np.ndarray, size: tuple[int, int]) -> tuple[np.ndar
         if crosses_itself(points):
             hull = convex_hull(points)
             corners = hull if len(hull) == 4 else points
-            remarks.append(("corners_crossed", "the corners are not in order around the object", "reordered", "note"))
+            remarks.append(
+                (codes.CORNERS_CROSSED, "the corners are not in order around the object", "reordered", "note")
+            )
         whole = polygon_area(smallest_rectangle(corners))
         if polygon_area(corners) < (1 - _NOT_RECTANGLE) * whole:
             message = (
                 f"the corners cover {polygon_area(corners) / whole * 100:.0f} % of the smallest rectangle around "
                 "them; that rectangle is the object"
             )
-            remarks.append(("corners_not_rectangle", message, "none", "warning"))
+            remarks.append((codes.CORNERS_NOT_RECTANGLE, message, "none", "warning"))
     inside = share_inside(corners, size)
     if inside < MIN_INSIDE:
         message = f"{inside * 100:.0f} % of the oriented box lies inside the image, at least {MIN_INSIDE * 100:.0f} %"
-        raise OrientedError("coord_out_of_range", message + " is needed")
+        raise OrientedError(codes.COORD_OUT_OF_RANGE, message + " is needed")
     return corners, remarks

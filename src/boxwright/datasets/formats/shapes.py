@@ -10,7 +10,10 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-MIN_INSIDE = 0.7  # share of an oriented box that must lie inside the image (spec/datasets 5)
+from boxwright.datasets import codes
+from boxwright.datasets.codes import Code
+
+MIN_INSIDE = 0.7  # share of an oriented box that must lie inside the image (spec/datasets section 5)
 _CROSSING_POINTS = 200  # longer outlines are not searched for crossings: the search is quadratic
 
 
@@ -30,14 +33,14 @@ def polygon_area(points: np.ndarray) -> float:
     return abs(signed_area(points))
 
 
-def flaw(points: np.ndarray) -> tuple[str, str] | None:
+def flaw(points: np.ndarray) -> tuple[Code, str] | None:
     """Code and reason why points are no polygon: fewer than three different ones, or all on one line."""
     if len(np.unique(points, axis=0)) < 3:
-        return "polygon_too_short", "a polygon needs at least 3 different points"
+        return codes.POLYGON_TOO_SHORT, "a polygon needs at least 3 different points"
     offsets = points - points[0]
     farthest = offsets[np.abs(offsets).sum(axis=1).argmax()]
     if not (offsets[:, 0] * farthest[1] != offsets[:, 1] * farthest[0]).any():
-        return "zero_area", "the polygon has zero area: all its points lie on one line"
+        return codes.ZERO_AREA, "the polygon has zero area: all its points lie on one line"
     return None
 
 

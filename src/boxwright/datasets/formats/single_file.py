@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from boxwright.datasets import codes
 from boxwright.datasets.formats.base import Item, shown
 from boxwright.datasets.formats.listing import IMAGE_SUFFIXES, leads_outside, link_outside, reach
 from boxwright.datasets.policy import DataConfig
@@ -76,13 +77,13 @@ def complete(
             f"nothing tells train from val: all images of {only[0].name} are used as both, so the measured "
             "quality says nothing about new images"
         )
-        return {"train": only, "val": only}, [Problem(source.name, None, "no_val_split", message, "none")]
+        return {"train": only, "val": only}, [Problem(source.name, None, codes.NO_VAL_SPLIT, message, "none")]
     if "val" not in splits and "test" in splits:
         message = f"there is no val split; {splits['test'][0].name} is used as val"
-        return {**splits, "val": splits["test"]}, [Problem(source.name, None, "test_as_val", message, "none")]
+        return {**splits, "val": splits["test"]}, [Problem(source.name, None, codes.TEST_AS_VAL, message, "none")]
     if "train" not in splits and splits:
         message = f"there is no train split; {splits['val'][0].name} is used to train"
-        return {"train": splits["val"], **splits}, [Problem(source.name, None, "no_train_split", message, "none")]
+        return {"train": splits["val"], **splits}, [Problem(source.name, None, codes.NO_TRAIN_SPLIT, message, "none")]
     return splits, []
 
 

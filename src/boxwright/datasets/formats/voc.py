@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from boxwright.datasets import codes
+from boxwright.datasets.codes import Code, Severity
 from boxwright.datasets.formats.base import Item, Labels, Listing, shown
 from boxwright.datasets.formats.class_list import read_class_list
 from boxwright.datasets.formats.collect import DIFFICULT
@@ -27,7 +29,7 @@ from boxwright.datasets.formats.objects import MAX_AREA_LOST, ReadObject, Wanted
 from boxwright.datasets.formats.voc_xml import VocFile, VocObject, XmlError, parse_voc
 from boxwright.datasets.image_header import ImageHeader
 from boxwright.datasets.policy import DataConfig
-from boxwright.datasets.sample import DatasetHeader, Instances, Problem, Severity, Split
+from boxwright.datasets.sample import DatasetHeader, Instances, Problem, Split
 from boxwright.errors import DataError
 
 _OFFSETS = {"exact": (-1, 0), "legacy": (-1, -1), "none": (0, 0)}  # added to (min, max), px
@@ -70,7 +72,7 @@ class Voc:
                 )
         if splits["train"][0].stem == "trainval":
             message = "there is no train.txt; trainval.txt is used to train and may hold the val images"
-            problems.append(Problem("ImageSets/Main", None, "trainval_used", message, "none"))
+            problems.append(Problem("ImageSets/Main", None, codes.TRAINVAL_USED, message, "none"))
         chosen = tuple(names or read_class_list(source) or ()) or _class_names(source)
         if not chosen:
             raise DataError(
@@ -113,12 +115,12 @@ class Voc:
         try:
             parsed = parse_voc(item.label)
         except XmlError as error:
-            severity: Severity = "error" if error.code == "xml_entities" else "warning"
+            severity: Severity = "error" if error.code == codes.XML_ENTITIES else "warning"
             problem = Problem(item.label_name, error.line, error.code, str(error), "image dropped", severity)
             return Labels(Instances.empty(), "unreadable", problems=(problem,))
         except OSError as error:
             message = f"cannot be read: {error.strerror}"
-            problem = Problem(item.label_name, None, "label_unreadable", message, "image dropped")
+            problem = Problem(item.label_name, None, codes.LABEL_UNREADABLE, message, "image dropped")
             return Labels(Instances.empty(), "unreadable", problems=(problem,))
         return _Reading(item.label_name, image, header, config).labels(parsed)
 
@@ -127,7 +129,7 @@ class Voc:
 
 
 class _ObjectError(Exception):
-    def __init__(self, code: str, message: str, severity: Severity = "warning"):
+    def __init__(self, code: Code, message: str, severity: Severity = "warning"):
         super().__init__(message)
         self.code, self.severity = code, severity
 
@@ -158,7 +160,7 @@ class _Reading:
                 continue
             if key in seen:
                 message = f"{_title(item, number)}: the same as object {seen[key]}"
-                self._say(item.line, "duplicate_row", message, "object dropped")
+                self._say(item.line, codes.DUPLICATE_ROW, message, "object dropped")
                 duplicates += 1
                 continue
             seen[key] = number
@@ -167,17 +169,17 @@ class _Reading:
         kept, limit = list(seen), self.config.max_objects
         if len(kept) > limit:
             message = f"{len(kept)} objects; only the first {limit} are used (data.max_objects)"
-            self._say(None, "too_many_objects", message, f"{len(kept) - limit} objects dropped")
+            self._say(None, codes.TOO_MANY_OBJECTS, message, f"{len(kept) - limit} objects dropped")
             dropped += len(kept) - limit
         if self.leaving:
             message = f"{self.leaving} boxes leave the image as its EXIF orientation turns it, but fit it unturned"
-            self._say(None, "labels_unrotated", message, "none")
+            self._say(None, codes.LABELS_UNROTATED, message, "none")
         return Labels(
             _instances(kept[:limit], self.config), "found" if file.objects else "empty", len(file.objects), dropped,
             fixed, duplicates, tuple(self.problems), left_out=dict(self.left_out),
         )  # fmt: skip
 
-    def _say(self, line: int | None, code: str, message: str, action: str, severity: Severity = "warning") -> None:
+    def _say(self, line: int | None, code: Code, message: str, action: str, severity: Severity = "warning") -> None:
         self.problems.append(Problem(self.name, line, code, message, action, severity))
 
     def _count_rest(self, item: VocObject) -> None:
@@ -197,29 +199,29 @@ class _Reading:
             said = (-1, -1)
         if said not in ((height, width), (0, 0)):
             message = f"size says {file.width} x {file.height} px, the upright image has {width} x {height}"
-            self._say(None, "size_mismatch", message, "the image's own size is used")
+            self._say(None, codes.SIZE_MISMATCH, message, "the image's own size is used")
 
     def _object(self, item: VocObject, number: int) -> tuple[int, _Box]:
         label = self._label(item)
         if self.config.skip_difficult and item.difficult not in (None, "", "0"):
-            raise _ObjectError("difficult", "marked difficult; data.skip_difficult=false keeps it", "note")
+            raise _ObjectError(codes.DIFFICULT, "marked difficult; data.skip_difficult=false keeps it", "note")
         raw = _corners(item)
         if raw[0] == raw[2] or raw[1] == raw[3]:
-            raise _ObjectError("zero_area", "the box has zero area: " + _corner_text(raw))
+            raise _ObjectError(codes.ZERO_AREA, "the box has zero area: " + _corner_text(raw))
         if raw[0] > raw[2] or raw[1] > raw[3]:
             message = f"{_title(item, number)}: corners are out of order: {_corner_text(raw)}"
-            self._say(item.line, "corners_swapped", message, "swapped")
+            self._say(item.line, codes.CORNERS_SWAPPED, message, "swapped")
             raw = min(raw[0], raw[2]), min(raw[1], raw[3]), max(raw[0], raw[2]), max(raw[1], raw[3])
         return label, self._clip(raw, item, number)
 
     def _label(self, item: VocObject) -> int:
         if not item.name:
-            raise _ObjectError("class_missing", "the object has no name")
+            raise _ObjectError(codes.CLASS_MISSING, "the object has no name")
         if item.name not in self.header.names:
             known = ", ".join(self.header.names[:20]) + (", ..." if len(self.header.names) > 20 else "")
             severity: Severity = "warning" if self.config.fix in ("skip", "all") else "error"
             message = f"class {item.name!r} is not one of {known}; data.fix=skip drops such objects"
-            raise _ObjectError("class_unknown", message, severity)
+            raise _ObjectError(codes.CLASS_UNKNOWN, message, severity)
         return self.header.names.index(item.name)
 
     def _clip(self, raw: _Box, item: VocObject, number: int) -> _Box:
@@ -232,11 +234,11 @@ class _Reading:
         if (x2 > width or y2 > height) and x2 <= height and y2 <= width and self.image.orientation >= 5:
             self.leaving += 1
         if kept <= 0:
-            raise _ObjectError("zero_area", f"nothing of the box lies inside the image: {_corner_text(raw)}")
+            raise _ObjectError(codes.ZERO_AREA, f"nothing of the box lies inside the image: {_corner_text(raw)}")
         if kept < (1 - MAX_AREA_LOST) * area:
             hint = "; do the coordinates count from 0? then data.voc_offset=none" if min(raw[:2]) == 0 else ""
             lost = f"{(1 - kept / area) * 100:.0f} % of the box lies outside the image: {_corner_text(raw)}{hint}"
-            self._say(item.line, "box_clipped", f"{_title(item, number)}: {lost}", "clipped")
+            self._say(item.line, codes.BOX_CLIPPED, f"{_title(item, number)}: {lost}", "clipped")
         return box
 
 
@@ -246,18 +248,18 @@ def _title(item: VocObject, number: int) -> str:
 
 def _corners(item: VocObject) -> _Box:
     if not item.has_box:
-        raise _ObjectError("box_missing", "there is no bndbox")
+        raise _ObjectError(codes.BOX_MISSING, "there is no bndbox")
     values = []
     for corner in ("xmin", "ymin", "xmax", "ymax"):
         text = item.corners.get(corner)
         if text is None:
-            raise _ObjectError("box_incomplete", f"bndbox has no {corner}")
+            raise _ObjectError(codes.BOX_INCOMPLETE, f"bndbox has no {corner}")
         try:
             value = float(text.replace("_", "?"))
         except ValueError:
-            raise _ObjectError("not_a_number", f"{corner}: expected a number, got {text[:20]!r}") from None
+            raise _ObjectError(codes.NOT_A_NUMBER, f"{corner}: expected a number, got {text[:20]!r}") from None
         if not math.isfinite(value):
-            raise _ObjectError("not_finite", f"{corner}: expected a finite number, got {text}")
+            raise _ObjectError(codes.NOT_FINITE, f"{corner}: expected a finite number, got {text}")
         values.append(value)
     return values[0], values[1], values[2], values[3]
 
@@ -303,10 +305,10 @@ def _read_ids(file: Path, root: Path, images: dict[str, Path]) -> tuple[list[str
             continue
         if "/" in entry or "\\" in entry or "\0" in entry:
             message = f"{entry!r}: expected the id of an image in JPEGImages, not a path"
-            problems.append(Problem(shown(file, root), line, "bad_path", message, "line dropped"))
+            problems.append(Problem(shown(file, root), line, codes.BAD_PATH, message, "line dropped"))
         elif entry in ids:
             message = f"{entry} is already listed in line {ids[entry]}"
-            problems.append(Problem(shown(file, root), line, "duplicate_image", message, "line dropped"))
+            problems.append(Problem(shown(file, root), line, codes.DUPLICATE_IMAGE, message, "line dropped"))
         else:
             ids[entry] = line
     return sorted(ids), problems
@@ -315,7 +317,7 @@ def _read_ids(file: Path, root: Path, images: dict[str, Path]) -> tuple[list[str
 def _orphans(names: frozenset[str], stems: frozenset[str]) -> list[Problem]:
     message = "there is no image of this name in JPEGImages"
     return [
-        Problem(f"Annotations/{name}", None, "orphan_label", message, "ignored")
+        Problem(f"Annotations/{name}", None, codes.ORPHAN_LABEL, message, "ignored")
         for name in sorted(names)
         if stems.isdisjoint(spellings(name[:-4]))
     ]

@@ -9,6 +9,9 @@ import xml.parsers.expat
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from boxwright.datasets import codes
+from boxwright.datasets.codes import Code
+
 MAX_BYTES = 32 * 2**20
 MAX_DEPTH = 20
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -17,7 +20,7 @@ _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 class XmlError(ValueError):
     """The file is not a readable annotation; `line` is None when the whole file is meant."""
 
-    def __init__(self, code: str, message: str, line: int | None = None):
+    def __init__(self, code: Code, message: str, line: int | None = None):
         super().__init__(message)
         self.code, self.line = code, line
 
@@ -53,15 +56,15 @@ def parse_voc(path: Path) -> VocFile:
     """
     size = path.stat().st_size
     if size > MAX_BYTES:
-        raise XmlError("xml_too_large", f"{size:,} bytes; an annotation file has at most {MAX_BYTES:,}")
+        raise XmlError(codes.XML_TOO_LARGE, f"{size:,} bytes; an annotation file has at most {MAX_BYTES:,}")
     handler = _Handler()
     try:
         handler.parser.Parse(path.read_bytes(), True)
     except xml.parsers.expat.ExpatError as error:
         reason = xml.parsers.expat.ErrorString(error.code)
-        raise XmlError("bad_xml", f"not valid XML: {reason}", error.lineno) from None
+        raise XmlError(codes.BAD_XML, f"not valid XML: {reason}", error.lineno) from None
     if handler.root != "annotation":
-        raise XmlError("bad_xml", f"expected <annotation> as the outermost element, got <{handler.root}>")
+        raise XmlError(codes.BAD_XML, f"expected <annotation> as the outermost element, got <{handler.root}>")
     return handler.result
 
 
@@ -80,7 +83,7 @@ class _Handler:
 
     def _refuse(self, *_: object) -> None:
         message = "document types and entities are refused: they can expand without limit or read other files"
-        raise XmlError("xml_entities", message, self.parser.CurrentLineNumber)
+        raise XmlError(codes.XML_ENTITIES, message, self.parser.CurrentLineNumber)
 
     def _start(self, tag: str, _: dict[str, str]) -> None:
         if self.root is None:
@@ -88,7 +91,7 @@ class _Handler:
         self._path.append(tag)
         self._text.clear()
         if len(self._path) > MAX_DEPTH:
-            raise XmlError("bad_xml", f"nested more than {MAX_DEPTH} levels deep", self.parser.CurrentLineNumber)
+            raise XmlError(codes.BAD_XML, f"nested more than {MAX_DEPTH} levels deep", self.parser.CurrentLineNumber)
         if self._path[1:] == ["object"]:
             self.result.objects.append(VocObject(self.parser.CurrentLineNumber))
         elif self._path[1:] == ["object", "bndbox"]:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from boxwright.datasets import codes
 from boxwright.datasets.formats.base import Item, Labels, Listing
 from boxwright.datasets.formats.collect import Collector, EntryError
 from boxwright.datasets.formats.listing import IMAGE_SUFFIXES
@@ -79,7 +80,7 @@ class WiderFace:
                 reason = unsafe_name(faces.path)
                 if reason is not None:
                     message = f"{faces.path!r}: {reason}"
-                    problems.append(Problem(file.name, None, "bad_path", message, "image dropped", "error"))
+                    problems.append(Problem(file.name, None, codes.BAD_PATH, message, "image dropped", "error"))
                 item = None if reason else folders.item(folders.find(faces.path), file, faces, problems)
                 items += [item] if item is not None else []
                 dropped += item is None
@@ -107,10 +108,10 @@ def _read_row(text: str, line: int, found: Collector) -> None:
     try:
         values = [int(field) for field in fields]
     except ValueError:
-        raise EntryError("not_a_number", f"expected whole numbers, got {text[:60]!r}") from None
+        raise EntryError(codes.NOT_A_NUMBER, f"expected whole numbers, got {text[:60]!r}") from None
     if len(values) not in (4, 10):
         expected = "x y w h blur expression illumination invalid occlusion pose"
-        raise EntryError("bad_column_count", f"expected 10 fields ({expected}), got {len(values)}")
+        raise EntryError(codes.BAD_COLUMN_COUNT, f"expected 10 fields ({expected}), got {len(values)}")
     x, y, w, h = values[:4]
     box = found.clip((float(x), float(y), float(x + w), float(y + h)), "", line=line)
     if len(values) == 10 and values[_INVALID]:
@@ -135,14 +136,14 @@ def _parse(file: Path, problems: list[Problem]) -> list[_Faces]:
             continue
         if not _is_image(path):
             message = f"expected the path of an image, got {path[:60]!r}"
-            problems.append(Problem(file.name, position, "bad_path", message, "line skipped"))
+            problems.append(Problem(file.name, position, codes.BAD_PATH, message, "line skipped"))
             continue
         rows: list[tuple[int, str]] = []
         count = lines[position].strip() if position < len(lines) else ""
         if not count.isdigit():
             message = f"{path}: expected the number of faces, got {count[:60]!r}"
             problems.append(
-                Problem(file.name, position + 1, "bad_count", message, "rows up to the next image are read")
+                Problem(file.name, position + 1, codes.BAD_COUNT, message, "rows up to the next image are read")
             )
             count = ""
         else:
@@ -154,7 +155,7 @@ def _parse(file: Path, problems: list[Problem]) -> list[_Faces]:
         result.append(_Faces(path, tuple(rows if count != "0" else ())))
         if count not in ("", "0") and int(count) != len(rows):
             message = f"{path}: {count} faces are announced, {len(rows)} rows follow"
-            problems.append(Problem(file.name, position, "bad_count", message, "the rows are read"))
+            problems.append(Problem(file.name, position, codes.BAD_COUNT, message, "the rows are read"))
     return result
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from boxwright.datasets import codes
 from boxwright.datasets.formats.base import Item, Labels, Listing, read_label_file, shown
 from boxwright.datasets.formats.class_list import read_class_list
 from boxwright.datasets.formats.data_yaml import read_data_yaml
@@ -142,7 +143,7 @@ def _orphans(images: list[Path], folders: LabelFolders, root: Path) -> list[Prob
         for name in sorted(names):
             if stems.isdisjoint(spellings(name[:-4])):
                 message = f"there is no image of this name in {shown(folder, root)}"
-                problems.append(Problem(shown(labels / name, root), None, "orphan_label", message, "ignored"))
+                problems.append(Problem(shown(labels / name, root), None, codes.ORPHAN_LABEL, message, "ignored"))
     return problems
 
 
@@ -191,7 +192,7 @@ def _folder_header(source: Path, names: Sequence[str] | None) -> DatasetHeader:
             raise DataError(f"{source}: no class names: add a classes.txt with one name a line, or a data.yaml")
         chosen = [f"class_{index}" for index in range(count)]
         message = f"no classes.txt; the labels use classes up to {count - 1}, named class_0 .. class_{count - 1}"
-        problems.append(Problem(source.name, None, "names_missing", message, "names made up", "note"))
+        problems.append(Problem(source.name, None, codes.NAMES_MISSING, message, "names made up", "note"))
     return DatasetHeader("yolo", source, source, tuple(chosen), tuple(range(len(chosen))), splits, tuple(problems))
 
 

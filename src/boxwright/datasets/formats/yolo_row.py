@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from boxwright.datasets import codes
+from boxwright.datasets.codes import Code, Severity
 from boxwright.datasets.formats.declarations import columns
 from boxwright.datasets.formats.objects import MAX_AREA_LOST, AttributeValue, ReadObject, check_keypoints
 from boxwright.datasets.formats.oriented import OrientedError, oriented_corners
 from boxwright.datasets.formats.shapes import crosses_itself, extent, flaw
 from boxwright.datasets.policy import DataConfig
-from boxwright.datasets.sample import Severity
 from boxwright.vocabulary import AttributeSpec, KeypointSpec
 
 COORDINATE_NAMES = ("centre x", "centre y", "width", "height")
@@ -46,7 +47,7 @@ class RowRules:
 class RowError(Exception):
     """The row cannot be used."""
 
-    def __init__(self, code: str, message: str, severity: Severity = "warning"):
+    def __init__(self, code: Code, message: str, severity: Severity = "warning"):
         super().__init__(message)
         self.code, self.severity = code, severity
 
@@ -55,7 +56,7 @@ class RowError(Exception):
 class Remark:
     """Something that was mended or that a person should know, about one row."""
 
-    code: str
+    code: Code
     message: str
     action: str = "none"
     severity: Severity = "warning"
@@ -86,7 +87,7 @@ def parse_row(line: bytes, size: tuple[int, int], rules: RowRules) -> Row:
         fields = line.decode("utf-8").split()
     except UnicodeDecodeError as error:
         byte = line[error.start]
-        raise RowError("undecodable", f"byte 0x{byte:02x} is not UTF-8 text; save the file as UTF-8") from None
+        raise RowError(codes.UNDECODABLE, f"byte 0x{byte:02x} is not UTF-8 text; save the file as UTF-8") from None
     _refuse_commas(fields)
     label, used = _class_of(fields, rules)
     values = _numbers(fields[used:], used)
@@ -113,8 +114,8 @@ def _refuse_commas(fields: list[str]) -> None:
     if not with_comma:
         return
     if len(fields) > 2 and all(_DECIMAL_COMMA.fullmatch(text) for text in with_comma):
-        raise RowError("decimal_comma", f"decimal comma in {with_comma[0]!r}; write a decimal point")
-    raise RowError("comma_separated", "fields are separated by commas; separate them by spaces")
+        raise RowError(codes.DECIMAL_COMMA, f"decimal comma in {with_comma[0]!r}; write a decimal point")
+    raise RowError(codes.COMMA_SEPARATED, "fields are separated by commas; separate them by spaces")
 
 
 def _class_of(fields: list[str], rules: RowRules) -> tuple[int, int]:
@@ -124,9 +125,9 @@ def _class_of(fields: list[str], rules: RowRules) -> tuple[int, int]:
         return _class_by_name(fields, rules)
     value = float(first)
     if not math.isfinite(value) or value != int(value):
-        raise RowError("class_not_integer", f"class {first} is not a whole number")
+        raise RowError(codes.CLASS_NOT_INTEGER, f"class {first} is not a whole number")
     if value < 0:
-        raise RowError("class_negative", f"class {first} is negative; classes start at 0")
+        raise RowError(codes.CLASS_NEGATIVE, f"class {first} is negative; classes start at 0")
     if int(value) not in rules.class_ids:
         raise _class_out_of_range(int(value), rules)
     return rules.class_ids[int(value)], 1
@@ -137,7 +138,7 @@ def _class_by_name(fields: list[str], rules: RowRules) -> tuple[int, int]:
         name = " ".join(fields[:used])
         if name in rules.names:
             return rules.names.index(name), used
-    raise RowError("class_not_a_number", f"class {fields[0]!r} is neither a number nor one of the dataset's names")
+    raise RowError(codes.CLASS_NOT_A_NUMBER, f"class {fields[0]!r} is neither a number nor one of the dataset's names")
 
 
 def _class_out_of_range(value: int, rules: RowRules) -> RowError:
@@ -147,9 +148,9 @@ def _class_out_of_range(value: int, rules: RowRules) -> RowError:
     else:
         message = f"class {value} is not one of the {count} class ids that the dataset names ({last} is the highest)"
     if value == last + 1:  # even when unknown classes may be skipped: every label may be off by one
-        return RowError("class_equals_count", message + "; do the labels count from 1?", "error")
+        return RowError(codes.CLASS_EQUALS_COUNT, message + "; do the labels count from 1?", "error")
     skip = rules.config.fix in ("skip", "all")
-    return RowError("class_out_of_range", message, "warning" if skip else "error")
+    return RowError(codes.CLASS_OUT_OF_RANGE, message, "warning" if skip else "error")
 
 
 def _numbers(fields: list[str], used: int) -> list[float]:
@@ -161,9 +162,9 @@ def _numbers(fields: list[str], used: int) -> list[float]:
         return values
     for position, text in enumerate(fields, used + 1):
         if not _NUMBER.fullmatch(text):
-            raise RowError("not_a_number", f"field {position}: expected a number, got {text[:20]!r}")
+            raise RowError(codes.NOT_A_NUMBER, f"field {position}: expected a number, got {text[:20]!r}")
         if not math.isfinite(float(text)):
-            raise RowError("not_finite", f"field {position}: expected a finite number, got {text}")
+            raise RowError(codes.NOT_FINITE, f"field {position}: expected a finite number, got {text}")
     return values
 
 
@@ -191,7 +192,7 @@ def _split(values: list[float], rules: RowRules) -> _Parts:
         if rules.config.drop_confidence:
             return _Parts(values[:4], [], [])
         hint = "looks like predictions with a confidence; data.drop_confidence=true uses the first 5"
-        raise RowError("looks_like_predictions", f"expected 5 fields, got 6; {hint}")
+        raise RowError(codes.LOOKS_LIKE_PREDICTIONS, f"expected 5 fields, got 6; {hint}")
     return _Parts(_polygon(values, count, rules), [], [])
 
 
@@ -201,13 +202,13 @@ def _polygon(values: list[float], count: int, rules: RowRules) -> list[float]:
     if rules.keypoints is not None:
         spec = rules.keypoints
         expected = f"5 or 5 + {spec.count} x {spec.dims} = {5 + rules.keypoint_columns}"
-        raise RowError("bad_column_count", f"expected {expected} fields{more}, got {count + 1}")
+        raise RowError(codes.BAD_COLUMN_COUNT, f"expected {expected} fields{more}, got {count + 1}")
     if len(values) < 6:
         expected = "expected 5 fields (class, centre x, y, width, height)"
-        raise RowError("bad_column_count", f"{expected}{more}, got {count + 1}")
+        raise RowError(codes.BAD_COLUMN_COUNT, f"{expected}{more}, got {count + 1}")
     if len(values) % 2:
         message = "a polygon needs x and y of each point: expected an even number of coordinates"
-        raise RowError("odd_polygon", f"{message}{more}, got {count}")
+        raise RowError(codes.ODD_POLYGON, f"{message}{more}, got {count}")
     return values
 
 
@@ -228,8 +229,8 @@ def _into_range(values: list[float], rules: RowRules, remarks: list[Remark]) -> 
         if not (1 < value <= 1 + SLACK or (below and rules.config.fix in ("clip", "all"))):
             hint = "; data.fix=clip moves it to 0" if below else ""
             pixels = "; coordinates are parts of the image size, not pixels" if value > 2 else ""
-            raise RowError("coord_out_of_range", message + hint + pixels)
-        remarks.append(Remark("coord_clipped", message, "clipped"))
+            raise RowError(codes.COORD_OUT_OF_RANGE, message + hint + pixels)
+        remarks.append(Remark(codes.COORD_CLIPPED, message, "clipped"))
         result.append(min(max(value, 0.0), 1.0))
     return result
 
@@ -237,7 +238,7 @@ def _into_range(values: list[float], rules: RowRules, remarks: list[Remark]) -> 
 def _box_corners(values: list[float]) -> tuple[float, float, float, float]:
     cx, cy, w, h = values
     if w <= 0 or h <= 0:
-        raise RowError("zero_area", f"the box has zero area: width {w:g}, height {h:g}")
+        raise RowError(codes.ZERO_AREA, f"the box has zero area: width {w:g}, height {h:g}")
     return cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2
 
 
@@ -248,7 +249,7 @@ def _read_outline(
     if (found := flaw(points)) is not None:
         raise RowError(*found)
     if rules.config.task == "segment" and crosses_itself(points):
-        row.remarks.append(Remark("polygon_crosses_itself", "the outline crosses itself", severity="note"))
+        row.remarks.append(Remark(codes.POLYGON_CROSSES_ITSELF, "the outline crosses itself", severity="note"))
     row.item.polygons = (points * size[::-1],)
     return extent(points)
 
@@ -270,14 +271,14 @@ def _clip(corners: Sequence[float], row: Row) -> tuple[float, float, float, floa
     x1, y1, x2, y2 = corners
     area = (x2 - x1) * (y2 - y1)
     if area <= 0:
-        raise RowError("zero_area", "the box has zero area: it is too thin")
+        raise RowError(codes.ZERO_AREA, "the box has zero area: it is too thin")
     box = max(x1, 0.0), max(y1, 0.0), min(x2, 1.0), min(y2, 1.0)
     kept = max(box[2] - box[0], 0) * max(box[3] - box[1], 0)
     if kept <= 0:
-        raise RowError("zero_area", "nothing of the box lies inside the image")
+        raise RowError(codes.ZERO_AREA, "nothing of the box lies inside the image")
     if kept < (1 - MAX_AREA_LOST) * area and row.item.corners is None:  # oriented boxes may leave the image
         lost = f"{(1 - kept / area) * 100:.0f} % of the box lies outside the image"
-        row.remarks.append(Remark("box_clipped", lost, "clipped"))
+        row.remarks.append(Remark(codes.BOX_CLIPPED, lost, "clipped"))
     return box
 
 
@@ -285,7 +286,7 @@ def _in_pixels(box: tuple[float, float, float, float], size: tuple[int, int]) ->
     height, width = size
     x1, y1, x2, y2 = (np.array(box) * (width, height, width, height)).astype(np.float32).tolist()
     if x2 <= x1 or y2 <= y1:
-        raise RowError("zero_area", "the box has zero area in pixels of its image")
+        raise RowError(codes.ZERO_AREA, "the box has zero area in pixels of its image")
     return x1, y1, x2, y2
 
 
@@ -320,7 +321,7 @@ def _read_attributes(
         if wrong:
             expected = "-1, 0 or 1" if spec.multi_label else f"-1 to {len(spec.values) - 1}"
             message = f"attribute '{spec.name}': expected {expected}, got {wrong[0]:g}"
-            remarks.append(Remark("bad_attribute", message, "read as not labelled"))
+            remarks.append(Remark(codes.BAD_ATTRIBUTE, message, "read as not labelled"))
             part = [value if value in allowed else -1.0 for value in part]
         found[spec.name] = tuple(part) if spec.multi_label else int(part[0])
     return found

@@ -8,6 +8,7 @@ any row sends the whole file through the careful one, so both give the same boxe
 
 import numpy as np
 
+from boxwright.datasets import codes
 from boxwright.datasets.formats.base import Labels
 from boxwright.datasets.formats.objects import MAX_AREA_LOST, Wanted, instances_of
 from boxwright.datasets.formats.yolo_row import Row, RowError, RowRules, parse_row
@@ -72,7 +73,7 @@ def _read_carefully(data: bytes, name: str, size: tuple[int, int], rules: RowRul
             continue
         if row.key in seen:
             message = f"the same object as in line {seen[row.key]}"
-            problems.append(Problem(name, number, "duplicate_row", message, "row dropped"))
+            problems.append(Problem(name, number, codes.DUPLICATE_ROW, message, "row dropped"))
             duplicates += 1
             continue
         seen[row.key] = number
@@ -81,7 +82,7 @@ def _read_carefully(data: bytes, name: str, size: tuple[int, int], rules: RowRul
     limit = rules.config.max_objects
     if len(rows) > limit:
         message = f"{len(rows)} objects; only the first {limit} are used (data.max_objects)"
-        problems.append(Problem(name, None, "too_many_objects", message, f"{len(rows) - limit} rows dropped"))
+        problems.append(Problem(name, None, codes.TOO_MANY_OBJECTS, message, f"{len(rows) - limit} rows dropped"))
         dropped += len(rows) - limit
         rows = rows[:limit]
     problems += _plain_boxes(rows, name, rules)
@@ -98,7 +99,7 @@ def _plain_boxes(rows: list[Row], name: str, rules: RowRules) -> list[Problem]:
     if rules.config.task not in ("segment", "obb") or not plain:
         return []
     code, lacking = (
-        ("outline_missing", "an outline") if rules.config.task == "segment" else ("angle_missing", "corners")
+        (codes.OUTLINE_MISSING, "an outline") if rules.config.task == "segment" else (codes.ANGLE_MISSING, "corners")
     )
     return [Problem(name, None, code, f"{plain} of {len(rows)} rows are boxes without {lacking}", "read as boxes")]
 
@@ -107,7 +108,7 @@ def _lines(data: bytes, name: str, problems: list[Problem]) -> list[tuple[int, b
     """Numbered lines that hold something, as UTF-8 bytes."""
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         text = data.decode("utf-16", errors="replace")
-        problems.append(Problem(name, None, "utf16", "the file is UTF-16; save it as UTF-8", "decoded"))
+        problems.append(Problem(name, None, codes.UTF16, "the file is UTF-16; save it as UTF-8", "decoded"))
         data = text.encode()
     data = data.removeprefix(b"\xef\xbb\xbf")
     return [(number, line) for number, line in enumerate(data.splitlines(), 1) if line.strip()]
