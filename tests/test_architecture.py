@@ -69,6 +69,7 @@ NO_TORCH = (  # what `boxwright check` is made of
     "boxwright.datasets.formats",
     "boxwright.datasets.images",
     "boxwright.datasets.sample",
+    "boxwright.datasets.tiles",
     "boxwright.drawn.synthetic",
     "boxwright.engine.logs",
     "boxwright.evaluation.config",

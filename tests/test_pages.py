@@ -15,7 +15,7 @@ import yaml
 from typer.testing import CliRunner
 
 from boxwright.datasets.formats import FORMATS, open_dataset
-from boxwright.datasets.formats.yolo_row import RowRules, parse_row
+from boxwright.datasets.formats.yolo_rows import RowRules, parse_row
 from boxwright.datasets.policy import DataConfig
 from boxwright.presets import PRESETS, preset
 from boxwright.vocabulary import TASK_NAMES

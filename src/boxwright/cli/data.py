@@ -257,7 +257,7 @@ def tile(
 
     What sticks out of a tile is clipped; an object is labelled where enough of it is inside. The source is not changed.
     """
-    from boxwright.datasets.convert import Tiling, tile_dataset
+    from boxwright.datasets.tiles import Tiling, tile_dataset
 
     with _stages("{}") as on_progress:
         report = tile_dataset(

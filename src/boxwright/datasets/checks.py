@@ -19,6 +19,7 @@ from boxwright.datasets.policy import DataConfig
 from boxwright.datasets.report import report_to_dict
 from boxwright.datasets.sample import DatasetHeader, Problem, Records, Report, Split
 from boxwright.errors import DataError
+from boxwright.vocabulary import TASKS
 
 DEFAULT_CONFIG = DataConfig()
 _NAMED = 5  # files named in a message
@@ -75,14 +76,15 @@ def check_dataset(
 ) -> DatasetCheck:
     """Read and check every split; findings are returned, never raised.
 
-    Labels are read for the task that the dataset says it is made for, unless `config` names another than detect.
+    Labels are read for the task that the dataset says it is made for, unless `config` names one that learns more than
+    boxes.
     """
     path = Path(source)
     try:
         header = open_dataset(source, config.names)
     except DataError as error:
         return DatasetCheck(path, None, {}, {}, (_from_error(path, error),))
-    if config.task == "detect" and header.task is not None:
+    if TASKS[config.task].boxes_only and header.task is not None:
         config = replace(config, task=header.task)
     problems, between = list(header.problems), list[Problem]()
     splits: dict[Split, Records] = {}

@@ -21,6 +21,7 @@ from boxwright.datasets.policy import DataConfig, ImagePolicy
 from boxwright.datasets.report import error_text
 from boxwright.datasets.sample import DatasetHeader, Instances, Problem, Record, Records, Report, Split
 from boxwright.errors import DataError
+from boxwright.vocabulary import TASKS
 
 __all__ = ["DataConfig", "ImagePolicy", "all_labels", "read_split", "scan_split"]
 
@@ -65,12 +66,13 @@ def scan_split(header: DatasetHeader, split: Split, config: DataConfig, on_progr
 
 def _require_labels(header: DatasetHeader, config: DataConfig) -> None:
     """Raises where the labels cannot hold what the task learns."""
-    if config.task == "pose" and header.keypoints is None:
+    facts = TASKS[config.task]
+    if facts.keypoints and header.keypoints is None:
         raise DataError(
             f"{header.source}: its labels have no keypoints to learn poses from; expected kpt_shape in a YOLO "
             "data.yaml or keypoints in the categories of a COCO file"
         )
-    if config.task == "classify" and header.task != "classify":
+    if facts.whole_image and (header.task is None or not TASKS[header.task].whole_image):
         raise DataError(
             f"{header.source}: its labels do not say the class of whole images; to classify, name a folder with "
             "train/<class name>/ and val/<class name>/"

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
+from boxwright.datasets.formats.collect import EntryError
 from boxwright.datasets.formats.declarations import DeclarationError, attribute_specs, columns, mirror_order
-from boxwright.datasets.formats.oriented import OrientedError, oriented_corners
+from boxwright.datasets.formats.oriented import oriented_corners
 from boxwright.datasets.formats.rle import RleError, decode_rle
 from boxwright.datasets.formats.shapes import (
     clip_polygon,
@@ -111,7 +112,7 @@ def test_corners_may_leave_the_image_by_less_than_a_third():
     corners, remarks = oriented_corners(SQUARE - (3, 0), (50, 50))
     assert corners.min() == -3
     assert remarks == []
-    with pytest.raises(OrientedError, match=r"60 % of the oriented box lies inside the image, at least 70 %"):
+    with pytest.raises(EntryError, match=r"60 % of the oriented box lies inside the image, at least 70 %"):
         oriented_corners(SQUARE - (4, 0), (50, 50))
 
 

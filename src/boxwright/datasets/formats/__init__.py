@@ -2,10 +2,12 @@
 # SPDX-FileCopyrightText: The boxwright authors
 """Room card: datasets.formats.
 
-Lives here: one reader per dataset format, from files on disk to labels in pixels of their image.
-May import: datasets.sample, datasets.policy, datasets.images, datasets.image_header; numpy, yaml; never torch.
+Lives here: one file per dataset format, which reads labels to pixels of their image and writes them where `write` is
+not None; `collect` keeps the books while the entries of an image are read, `job` is what a writer gets.
+May import: datasets.sample, codes, policy, images, image_header, raster; numpy, OpenCV, yaml; never torch.
 To add one more: write `formats/<name>.py` with a `Format` (base.py) and add one line to FORMATS.
-Never: write to a user's file, run or download anything a dataset names, drop a row without a problem that says so.
+Never: write to a user's file or outside a job's folder, run or download anything a dataset names, drop a row without a
+problem that says so, leave something out of a new dataset without counting it.
 """
 
 from collections.abc import Sequence
@@ -52,5 +54,5 @@ def open_dataset(source: str | Path, names: Sequence[str] | None = None) -> Data
 
 
 def format_named(name: str) -> Format:
-    """The reader of a header's format."""
+    """The format that a header names."""
     return next(form for form in FORMATS if form.name == name)

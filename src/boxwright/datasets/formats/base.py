@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 # SPDX-FileCopyrightText: The boxwright authors
-"""What a dataset format is: it says what a source holds, lists its images, and reads the labels of one image."""
+"""What a dataset format is: it tells what a source holds, lists its images, reads the labels of each, writes them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
 from boxwright.datasets import codes
+from boxwright.datasets.formats.job import Holds, Job
 from boxwright.datasets.image_header import ImageHeader
 from boxwright.datasets.policy import DataConfig
 from boxwright.datasets.sample import DatasetHeader, Instances, Problem, Split
@@ -67,7 +68,7 @@ def read_label_file(item: "Item") -> bytes | Labels:
 
 @runtime_checkable
 class Format(Protocol):
-    """A reader. Stateless; `version` is part of the label cache's key and grows when `read` changes its answer."""
+    """A format. Stateless; `version` is part of the label cache's key and grows when `read` changes its answer."""
 
     @property
     def name(self) -> str:
@@ -101,6 +102,16 @@ class Format(Protocol):
 
     def read(self, item: Item, image: ImageHeader, header: DatasetHeader, config: DataConfig) -> Labels:
         """The labels of one image. Findings are returned, never raised."""
+        ...
+
+    @property
+    def holds(self) -> Holds:
+        """The tasks whose labels it can be written for, and what it keeps of objects; empty where it is only read."""
+        ...
+
+    @property
+    def write(self) -> Callable[[Job], str] | None:
+        """Fills the job's folder; returns what to name as the new dataset, relative to it. None: it is only read."""
         ...
 
 

@@ -17,10 +17,11 @@ from boxwright.datasets.formats.coco_objects import CocoImage
 from boxwright.datasets.formats.declarations import DeclarationError, attribute_specs, mirror_order
 from boxwright.datasets.sample import Problem
 from boxwright.errors import ConfigError, DataError
-from boxwright.vocabulary import AttributeSpec, KeypointSpec, TaskName
+from boxwright.vocabulary import AttributeSpec, KeypointSpec, TaskName, task_with
 
 _PEEK = 2**16  # bytes at either end of a file that are searched for its keys
 _FEW = 5
+_BOXES = task_with()
 _SAMPLE = 100  # annotations that decide whether a file is made for outlines
 
 
@@ -42,7 +43,7 @@ class CocoFile:
     categories: dict[int, Category] = field(default_factory=dict)
     attributes: tuple[AttributeSpec, ...] = ()
     keypoints: KeypointSpec | None = None
-    task: TaskName = "detect"
+    task: TaskName = _BOXES
     problems: list[Problem] = field(default_factory=list)  # about the header, never errors
     errors: list[Problem] = field(default_factory=list)  # about images and annotations
     rows: dict[int, dict[str, Any]] = field(default_factory=dict)  # images by id
@@ -117,7 +118,7 @@ def _parse(path: Path) -> CocoFile:
     _add_images(file, data["images"])
     _add_annotations(file, annotations)
     if any(isinstance(entry, dict) and entry.get("segmentation") for entry in annotations[:_SAMPLE]):
-        file.task = "segment"
+        file.task = task_with(outlines=True)
     return file
 
 

@@ -16,8 +16,16 @@ from boxwright.datasets import codes
 from boxwright.datasets.codes import Code
 from boxwright.datasets.formats.base import Labels
 from boxwright.datasets.formats.collect import Collector, EntryError
-from boxwright.datasets.formats.objects import AttributeValue, Box, ReadObject, Wanted, check_keypoints, clip_box
-from boxwright.datasets.formats.oriented import OrientedError, oriented_corners
+from boxwright.datasets.formats.objects import (
+    AttributeValue,
+    Box,
+    ReadObject,
+    Remark,
+    Wanted,
+    check_keypoints,
+    clip_box,
+)
+from boxwright.datasets.formats.oriented import oriented_corners
 from boxwright.datasets.formats.rle import RleError, decode_rle
 from boxwright.datasets.formats.shapes import extent, flaw, holes, mask_outlines
 from boxwright.datasets.policy import DataConfig
@@ -92,7 +100,7 @@ class _Annotation:
         self.found.ignore(item.box, item.label, outline)
 
     def _mend(self, code: Code, message: str, action: str) -> None:
-        self.found.mend(self.title, code, message, action)
+        self.found.remark(self.title, Remark(code, message, action))
 
     def _box(self) -> Box:
         given = self.entry.get("bbox")
@@ -133,13 +141,13 @@ class _Annotation:
     def _orient(self, item: ReadObject, outline: tuple[np.ndarray, ...]) -> None:
         try:
             item.corners, remarks = oriented_corners(np.concatenate(outline), self.found.size)
-        except OrientedError as error:
+        except EntryError as error:
             raise EntryError(error.code, f"segmentation: {error}") from None
         item.box, _ = clip_box(extent(item.corners), self.found.size)
         if len(outline) == 1 and len(outline[0]) == 4:
             item.polygons = ()  # the outline is the oriented box and tells no more
-        for code, message, action, severity in remarks:
-            self.found.say(code, f"{self.title}: {message}", action, severity)
+        for remark in remarks:
+            self.found.remark(self.title, remark)
 
     # -- keypoints and attributes ----------------------------------------------------------------------------------
 
@@ -151,8 +159,8 @@ class _Annotation:
             return None
         height, width = self.found.size
         points = np.array(values, np.float64).reshape(count, 3)
-        for code, message, action in check_keypoints(points, (float(width), float(height))):
-            self._mend(code, message, action)
+        for remark in check_keypoints(points, (float(width), float(height))):
+            self.found.remark(self.title, remark)
         return points
 
     def _attributes(self, given: Any) -> dict[str, AttributeValue]:

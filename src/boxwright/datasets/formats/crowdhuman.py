@@ -15,12 +15,14 @@ from typing import Any
 from boxwright.datasets import codes
 from boxwright.datasets.formats.base import Item, Labels, Listing, shown
 from boxwright.datasets.formats.collect import Collector, EntryError
+from boxwright.datasets.formats.job import Holds
 from boxwright.datasets.formats.objects import ReadObject, Wanted
 from boxwright.datasets.formats.single_file import ImageFolders, complete, file_splits, images_below, one_name, siblings
 from boxwright.datasets.image_header import ImageHeader
 from boxwright.datasets.policy import DataConfig
 from boxwright.datasets.sample import DatasetHeader, Problem, Split
 from boxwright.errors import DataError
+from boxwright.vocabulary import task_with
 
 _BOXES = {"full": "fbox", "visible": "vbox", "head": "hbox"}
 _READ = ("ignore", "box_id")  # flags that are used, or number the boxes only
@@ -39,7 +41,13 @@ class CrowdHuman:
     """Reader of CrowdHuman boxes."""
 
     name: str = "crowdhuman"
-    version: int = 2
+    version: int = 3
+    write: None = None
+
+    @property
+    def holds(self) -> Holds:
+        """Nothing: it is only read."""
+        return {}
 
     def detect(self, source: Path) -> bool:
         """An `.odgt` file, or a folder with one."""
@@ -55,7 +63,7 @@ class CrowdHuman:
         splits, problems = complete(file_splits(files) if source.is_dir() else siblings(source), files[0], source)
         chosen = one_name(names, "person", "CrowdHuman")
         root = source if source.is_dir() else source.parent
-        return DatasetHeader("crowdhuman", root, source, chosen, (0,), splits, tuple(problems), task="detect")
+        return DatasetHeader("crowdhuman", root, source, chosen, (0,), splits, tuple(problems), task=task_with())
 
     def items(self, header: DatasetHeader, split: Split, config: DataConfig) -> Listing:
         """The images that the split's file lists, found by their ID anywhere below the folder.

@@ -18,7 +18,7 @@ from boxwright.datasets.formats.strict_yaml import Document, Scalar, Value, load
 from boxwright.datasets.formats.yaml_labels import integer, read_attributes, read_keypoints, read_task, shown_value
 from boxwright.datasets.sample import DatasetHeader, Problem, Split
 from boxwright.errors import DataError
-from boxwright.vocabulary import TaskName
+from boxwright.vocabulary import TASKS, TaskName, task_with
 
 DATASETS_FOLDER = "BOXWRIGHT_DATASETS"  # environment variable: where relative `path` values are looked up second
 _MAX_CLASSES = 1_000_000
@@ -246,9 +246,9 @@ def _download_hint(reader: _Reader) -> str:
 
 def _task(reader: _Reader) -> TaskName | None:
     task = read_task(reader.get, reader.error)
-    if task == "classify":
+    if task is not None and TASKS[task].whole_image:
         raise reader.error("task", "to classify, name a folder with train/<class name>/ and val/<class name>/ instead")
-    return "pose" if task is None and reader.get("kpt_shape") is not None else task
+    return task_with(keypoints=True) if task is None and reader.get("kpt_shape") is not None else task
 
 
 def _exclusive(reader: _Reader) -> bool | None:

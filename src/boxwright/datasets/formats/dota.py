@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # SPDX-FileCopyrightText: The boxwright authors
-"""DOTA folders: `images/` and `labelTxt/`, for each split or once.
+"""DOTA folders, read and written: `images/` and `labelTxt/`, for each split or once.
 
 Source: spec/datasets 5 and case 70; Xia et al. 2018, arXiv:1711.10398.
 """
@@ -16,21 +16,24 @@ from boxwright.datasets import codes
 from boxwright.datasets.formats.base import Item, Labels, Listing, read_label_file, shown
 from boxwright.datasets.formats.class_list import read_class_list
 from boxwright.datasets.formats.collect import DIFFICULT, Collector, EntryError
+from boxwright.datasets.formats.job import OBJECT_TASKS, Holds, Job, lose_ids, number
 from boxwright.datasets.formats.listing import LabelFolders, list_folder, name_clashes, reach, spellings
 from boxwright.datasets.formats.objects import ReadObject, Wanted, clip_box
-from boxwright.datasets.formats.oriented import OrientedError, oriented_corners
-from boxwright.datasets.formats.shapes import extent
+from boxwright.datasets.formats.oriented import oriented_corners
+from boxwright.datasets.formats.shapes import box_corners, extent
 from boxwright.datasets.formats.single_file import complete
 from boxwright.datasets.image_header import ImageHeader
 from boxwright.datasets.policy import DataConfig
-from boxwright.datasets.sample import DatasetHeader, Problem, Split
+from boxwright.datasets.sample import DatasetHeader, Problem, Record, Split
 from boxwright.errors import DataError
+from boxwright.vocabulary import TASKS, task_with
 
 DOTA_NAMES = (
     "plane", "ship", "storage-tank", "baseball-diamond", "tennis-court", "basketball-court", "ground-track-field",
     "harbor", "bridge", "large-vehicle", "small-vehicle", "helicopter", "roundabout", "soccer-ball-field",
     "swimming-pool", "container-crane", "airport", "helipad",
 )  # fmt: skip
+_DIGITS = 4  # of a pixel, written
 _VERSIONS = (15, 16, 18)  # classes of v1.0, v1.5 and v2.0
 _SPLITS: tuple[tuple[Split, tuple[str, ...]], ...] = (
     ("train", ("train", "trainval")),
@@ -41,10 +44,15 @@ _SPLITS: tuple[tuple[Split, tuple[str, ...]], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Dota:
-    """Reader of DOTA text labels."""
+    """DOTA text labels."""
 
     name: str = "dota"
-    version: int = 2
+    version: int = 3
+
+    @property
+    def holds(self) -> Holds:
+        """The corners of every object."""
+        return dict.fromkeys(OBJECT_TASKS, frozenset(("corners",)))
 
     def detect(self, source: Path) -> bool:
         """A folder with `images` and `labelTxt`, or such folders called train and val."""
@@ -64,7 +72,14 @@ class Dota:
         if not chosen:
             raise DataError(f"{source}: no label names a class; set data.names, or add a classes.txt with one a line")
         return DatasetHeader(
-            "dota", source, source, chosen, tuple(range(len(chosen))), splits, tuple(problems), task="obb"
+            "dota",
+            source,
+            source,
+            chosen,
+            tuple(range(len(chosen))),
+            splits,
+            tuple(problems),
+            task=task_with(oriented=True),
         )
 
     def items(self, header: DatasetHeader, split: Split, config: DataConfig) -> Listing:
@@ -112,6 +127,30 @@ class Dota:
                 found.drop("", error, line)
         return found.labels(rows)
 
+    def write(self, job: Job) -> str:
+        """Writes `<split>/images`, `<split>/labelTxt`, and `classes.txt` for the order of the classes.
+
+        The folder itself is the dataset. Boxes become corners without an angle.
+        """
+        lose_ids(job)
+        # One part for every split is what a folder without splits means.
+        single = len(job.parts) == 1
+        for part in job.parts:
+            for split in part.splits[:1] if single else part.splits:
+                folder = "" if single else f"{split}/"
+                for record in part.records:
+                    name = job.place(record, f"{folder}images", split)
+                    if split == part.folder:
+                        job.count_lost(record.instances)
+                    job.write(f"{folder}labelTxt/{Path(name).stem}.txt", _written_rows(job, record))
+                for name in ("images", "labelTxt"):
+                    (job.folder / folder / name).mkdir(parents=True, exist_ok=True)
+        job.write("classes.txt", "".join(f"{name}\n" for name in job.header.names))
+        return "."
+
+
+# -- rows ----------------------------------------------------------------------------------------------------------
+
 
 def _is_header(fields: list[str]) -> bool:
     """Fewer than nine fields that do not begin with a number: `imagesource:GoogleEarth`, `gsd:0.146`."""
@@ -138,15 +177,12 @@ def _read_row(fields: list[str], line: int, header: DatasetHeader, found: Collec
         skip = found.config.fix in ("skip", "all")
         message = f"class {name!r} is not one of {known}; set data.names, or data.fix=skip to drop such objects"
         raise EntryError(codes.CLASS_UNKNOWN, message, "warning" if skip else "error")
-    try:
-        corners, remarks = oriented_corners(np.array(values).reshape(4, 2), found.size)
-    except OrientedError as error:
-        raise EntryError(error.code, str(error)) from None
-    for code, message, action, severity in remarks:
-        found.say(code, message, action, severity, line)
+    corners, remarks = oriented_corners(np.array(values).reshape(4, 2), found.size)
+    for remark in remarks:
+        found.remark("", remark, line)
     label = header.names.index(name)
     box = found.clip(clip_box(extent(corners), found.size)[0], "", line=line)
-    outline = (corners,) if found.config.task == "segment" else ()
+    outline = (corners,) if TASKS[found.config.task].outlines else ()
     found.add(ReadObject(label, box, polygons=outline, corners=corners), (label, *values), "", line)
     found.leave_out(DIFFICULT, int(difficult != "0"))
 
@@ -167,6 +203,19 @@ def _number(text: str, position: int) -> float:
     if not math.isfinite(value):
         raise EntryError(codes.NOT_FINITE, f"field {position}: expected a finite number, got {text}")
     return value
+
+
+def _written_rows(job: Job, record: Record) -> str:
+    objects = record.instances
+    rows = []
+    for index, label in enumerate(objects.labels.tolist()):
+        corners = box_corners(objects.boxes[index].tolist()) if objects.corners is None else objects.corners[index]
+        values = " ".join(number(value, _DIGITS) for value in np.asarray(corners, np.float64).ravel().tolist())
+        rows.append(f"{values} {job.header.names[label]} 0\n")
+    return "".join(rows)
+
+
+# -- folders and class names ---------------------------------------------------------------------------------------
 
 
 def _label_folder(folder: Path) -> Path | None:

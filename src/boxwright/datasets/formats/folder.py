@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # SPDX-FileCopyrightText: The boxwright authors
-"""Classification folders: `train/<class name>/<images>`, `val/<class name>/<images>`.
+"""Classification folders, read and written: `train/<class name>/<images>`, `val/<class name>/<images>`.
 
 Source: spec/datasets 1.
 """
@@ -11,11 +11,13 @@ from pathlib import Path
 
 from boxwright.datasets import codes
 from boxwright.datasets.formats.base import Item, Labels, Listing, shown
+from boxwright.datasets.formats.job import Holds, Job
 from boxwright.datasets.formats.listing import list_folder, reach
 from boxwright.datasets.image_header import ImageHeader
 from boxwright.datasets.policy import DataConfig
 from boxwright.datasets.sample import DatasetHeader, Instances, Problem, Split
 from boxwright.errors import DataError
+from boxwright.vocabulary import task_with
 
 _SPLITS: tuple[tuple[Split, tuple[str, ...]], ...] = (
     ("train", ("train",)),
@@ -27,10 +29,15 @@ _NOT_CLASSES = frozenset(("images", "labels", "annotations", "labelTxt"))  # fol
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """Reader of images sorted into one folder for each class."""
+    """Images sorted into one folder for each class."""
 
     name: str = "folder"
     version: int = 1
+
+    @property
+    def holds(self) -> Holds:
+        """Classes of whole images."""
+        return {task_with(whole_image=True): frozenset()}
 
     def detect(self, source: Path) -> bool:
         """A folder whose `train` has folders, none of which belongs to another format."""
@@ -59,8 +66,8 @@ class Folder:
         for split, (place,) in splits.items():
             problems += _compare(split, place, chosen)
         return DatasetHeader(
-            "folder", source, source, chosen, tuple(range(len(chosen))), splits, tuple(problems), task="classify",
-            exclusive=True,
+            "folder", source, source, chosen, tuple(range(len(chosen))), splits, tuple(problems),
+            task=task_with(whole_image=True), exclusive=True,
         )  # fmt: skip
 
     def items(self, header: DatasetHeader, split: Split, config: DataConfig) -> Listing:
@@ -84,6 +91,24 @@ class Folder:
         """The class of the folder that the image lies in."""
         assert isinstance(item.content, int)
         return Labels(Instances.empty(), "found", rows=1, image_label=item.content)
+
+    def write(self, job: Job) -> str:
+        """Writes `<split>/<class name>/<images>`; the folder itself is the dataset.
+
+        Raises:
+            DataError: labels without images are asked for.
+        """
+        if job.images == "none":
+            raise DataError("convert: in a classification folder the images are the labels; use --images copy or link")
+        for part in job.parts:
+            for split in part.splits:
+                for name in job.header.names:
+                    (job.folder / split / name).mkdir(parents=True)
+                for record in part.records:
+                    assert record.image_label is not None  # the task says so
+                    place = f"{split}/{job.header.names[record.image_label]}"
+                    job.place(record, place, place)
+        return "."
 
 
 def _classes(place: Path) -> list[str]:

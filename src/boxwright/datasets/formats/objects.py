@@ -4,20 +4,29 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from boxwright.datasets import codes
-from boxwright.datasets.codes import Code
+from boxwright.datasets.codes import Code, Severity
 from boxwright.datasets.formats.shapes import box_corners
 from boxwright.datasets.policy import DataConfig
 from boxwright.datasets.sample import Instances, Polygons
-from boxwright.vocabulary import AttributeSpec, KeypointSpec
+from boxwright.vocabulary import TASKS, AttributeSpec, KeypointSpec
 
 Box = tuple[float, float, float, float]  # px xyxy
 AttributeValue = int | tuple[float, ...]  # index, or 0 / 1 of every value; -1 is not labelled
 MAX_AREA_LOST = 0.01  # part of a box outside the image that is cut without a word: rounding of the labelling tool
+
+
+class Remark(NamedTuple):
+    """Something about one entry that was mended, or that a person should know."""
+
+    code: Code
+    message: str
+    action: str = "none"  # what was mended; "none": nothing
+    severity: Severity = "warning"
 
 
 @dataclass(slots=True)
@@ -45,11 +54,11 @@ class Wanted:
     @staticmethod
     def of(config: DataConfig, keypoints: KeypointSpec | None, attributes: tuple[AttributeSpec, ...]) -> "Wanted":
         """By the task, or everything that a dataset tells."""
-        everything = config.keep == "all"
+        facts, everything = TASKS[config.task], config.keep == "all"
         return Wanted(
-            polygons=config.task == "segment" or everything,
-            corners=config.task == "obb",
-            keypoints=keypoints if config.task == "pose" or everything else None,
+            polygons=facts.outlines or everything,
+            corners=facts.oriented,
+            keypoints=keypoints if facts.keypoints or everything else None,
             attributes=attributes,
         )
 
@@ -116,8 +125,8 @@ def clip_box(box: Box, size: tuple[int, int]) -> tuple[Box, float]:
     return clipped, kept / area if area > 0 else 0.0
 
 
-def check_keypoints(points: np.ndarray, limits: tuple[float, float], slack: float = 0.0) -> list[tuple[Code, str, str]]:
-    """Brings keypoints (K, 3) in order, in place, and says what was done: code, message and action.
+def check_keypoints(points: np.ndarray, limits: tuple[float, float], slack: float = 0.0) -> list[Remark]:
+    """Brings keypoints (K, 3) in order, in place, and says what was done.
 
     Visibility becomes 0, 1 or 2; a labelled point outside 0 .. `limits` (x, y) becomes unlabelled; unlabelled ones 0.
     """
@@ -126,14 +135,14 @@ def check_keypoints(points: np.ndarray, limits: tuple[float, float], slack: floa
     if unknown.any():
         first = points[unknown, 2][0]
         message = f"visibility of {unknown.sum()} keypoints: expected 0, 1 or 2, got {first:g}; above 0 is visible"
-        remarks.append((codes.BAD_VISIBILITY, message, "read as 0 or 2"))
+        remarks.append(Remark(codes.BAD_VISIBILITY, message, "read as 0 or 2"))
         points[unknown, 2] = np.where(points[unknown, 2] > 0, 2, 0)
     beyond = (points[:, :2] < -slack) | (points[:, :2] > np.array(limits) + slack)
     outside = (points[:, 2] > 0) & beyond.any(axis=1)
     if outside.any():
         which = ", ".join(str(index + 1) for index in np.flatnonzero(outside)[:5].tolist())
         message = f"{outside.sum()} labelled keypoints lie outside the image: number {which}"
-        remarks.append((codes.KEYPOINT_OUT_OF_RANGE, message, "read as not labelled"))
+        remarks.append(Remark(codes.KEYPOINT_OUT_OF_RANGE, message, "read as not labelled"))
         points[outside, 2] = 0
     points[:, :2] = points[:, :2].clip(0, limits)
     points[points[:, 2] == 0] = 0

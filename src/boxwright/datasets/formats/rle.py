@@ -8,6 +8,7 @@ Source: spec/datasets 3. Counts come from strangers, so every one is checked bef
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool
 
 
 class RleError(ValueError):
@@ -28,6 +29,18 @@ def decode_rle(rle: Any, size: tuple[int, int]) -> np.ndarray:
         raise RleError(f"the counts of the mask add up to {counts.sum()}, the image has {size[0] * size[1]} pixels")
     values = np.arange(len(counts)) % 2 == 1
     return np.repeat(values, counts).reshape(size[::-1]).T
+
+
+def encode_rle(mask: Bool[np.ndarray, "h w"]) -> dict[str, Any]:
+    """A mask as `decode_rle` reads it, its counts as a list.
+
+    >>> encode_rle(np.array([[False, True], [False, True]]))
+    {'size': [2, 2], 'counts': [2, 2]}
+    """
+    flat = mask.ravel(order="F")
+    edges = np.flatnonzero(np.diff(flat, prepend=False))
+    counts = np.diff(edges, prepend=0, append=flat.size).tolist()
+    return {"size": list(mask.shape), "counts": counts}
 
 
 def _counts(counts: Any) -> np.ndarray:

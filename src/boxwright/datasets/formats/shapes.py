@@ -13,7 +13,7 @@ import numpy as np
 from boxwright.datasets import codes
 from boxwright.datasets.codes import Code
 
-MIN_INSIDE = 0.7  # share of an oriented box that must lie inside the image (spec/datasets section 5)
+MIN_INSIDE = 0.7  # share of an oriented box that must lie inside the image (spec/datasets 5)
 _CROSSING_POINTS = 200  # longer outlines are not searched for crossings: the search is quadratic
 
 

@@ -1,21 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 # SPDX-FileCopyrightText: The boxwright authors
-"""Pascal VOC folders: `Annotations/`, `JPEGImages/`, `ImageSets/Main/`.
+"""Pascal VOC folders, read and written: `Annotations/`, `JPEGImages/`, `ImageSets/Main/`.
 
 Source: spec/datasets 4; Everingham et al. 2010, development kit.
 """
 
 import math
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from xml.sax.saxutils import escape
 
 from boxwright.datasets import codes
-from boxwright.datasets.codes import Code, Severity
+from boxwright.datasets.codes import Severity
 from boxwright.datasets.formats.base import Item, Labels, Listing, shown
 from boxwright.datasets.formats.class_list import read_class_list
-from boxwright.datasets.formats.collect import DIFFICULT
+from boxwright.datasets.formats.collect import DIFFICULT, Collector, EntryError, clip_entry, lost_area
+from boxwright.datasets.formats.job import OBJECT_TASKS, Holds, Job, lose_ids, number
 from boxwright.datasets.formats.listing import (
     IMAGE_SUFFIXES,
     LabelFolders,
@@ -25,28 +26,33 @@ from boxwright.datasets.formats.listing import (
     name_clashes,
     spellings,
 )
-from boxwright.datasets.formats.objects import MAX_AREA_LOST, ReadObject, Wanted, instances_of
+from boxwright.datasets.formats.objects import Box, ReadObject, Remark, Wanted
 from boxwright.datasets.formats.voc_xml import VocFile, VocObject, XmlError, parse_voc
 from boxwright.datasets.image_header import ImageHeader
 from boxwright.datasets.policy import DataConfig
-from boxwright.datasets.sample import DatasetHeader, Instances, Problem, Split
+from boxwright.datasets.sample import DatasetHeader, Instances, Problem, Record, Split
 from boxwright.errors import DataError
 
 _OFFSETS = {"exact": (-1, 0), "legacy": (-1, -1), "none": (0, 0)}  # added to (min, max), px
+_DIGITS = 4  # of a pixel, written
 _SPLITS: tuple[tuple[Split, tuple[str, ...]], ...] = (
     ("train", ("train", "trainval")),
     ("val", ("val",)),
     ("test", ("test",)),
 )
-_Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, slots=True)
 class Voc:
-    """Reader of Pascal VOC annotations."""
+    """Pascal VOC annotations."""
 
     name: str = "voc"
-    version: int = 2
+    version: int = 3
+
+    @property
+    def holds(self) -> Holds:
+        """Upright boxes."""
+        return dict.fromkeys(OBJECT_TASKS, frozenset())
 
     def detect(self, source: Path) -> bool:
         """A folder with `Annotations` and `ImageSets` or `JPEGImages`."""
@@ -122,75 +128,70 @@ class Voc:
             message = f"cannot be read: {error.strerror}"
             problem = Problem(item.label_name, None, codes.LABEL_UNREADABLE, message, "image dropped")
             return Labels(Instances.empty(), "unreadable", problems=(problem,))
-        return _Reading(item.label_name, image, header, config).labels(parsed)
+        wanted = Wanted.of(config, None, ())
+        found = Collector(item.label_name, image.size, config, wanted, noun="object", same="the same as")
+        return _Reading(found, image.orientation, header.names).labels(parsed)
+
+    def write(self, job: Job) -> str:
+        """Writes `Annotations`, `JPEGImages`, `ImageSets/Main`, and `classes.txt` for the order of the classes.
+
+        The folder itself is the dataset.
+        """
+        lose_ids(job)
+        for part in job.parts:
+            ids = []
+            for record in part.records:
+                name = job.place(record, "JPEGImages")
+                ids.append(Path(name).stem)
+                job.count_lost(record.instances)
+                job.write(f"Annotations/{ids[-1]}.xml", _annotation(job, record, name))
+            for split in part.splits:
+                job.write(f"ImageSets/Main/{split}.txt", "".join(f"{line}\n" for line in ids))
+        for name in ("Annotations", "JPEGImages"):
+            (job.folder / name).mkdir(exist_ok=True)
+        job.write("classes.txt", "".join(f"{name}\n" for name in job.header.names))
+        return "."
 
 
-# -- objects -------------------------------------------------------------------------------------------------------
-
-
-class _ObjectError(Exception):
-    def __init__(self, code: Code, message: str, severity: Severity = "warning"):
-        super().__init__(message)
-        self.code, self.severity = code, severity
+# -- reading objects -----------------------------------------------------------------------------------------------
 
 
 @dataclass(slots=True)
 class _Reading:
     """One annotation file while its objects are read."""
 
-    name: str
-    image: ImageHeader
-    header: DatasetHeader
-    config: DataConfig
-    problems: list[Problem] = field(default_factory=list)
-    left_out: Counter[str] = field(default_factory=Counter)
+    found: Collector
+    orientation: int  # EXIF, 1..8, of the image
+    names: tuple[str, ...]
     leaving: int = 0  # boxes that leave the upright image but would fit the stored one
 
     def labels(self, file: VocFile) -> Labels:
         self._compare_size(file)
-        seen: dict[tuple[int, _Box], int] = {}
-        dropped = duplicates = fixed = 0
-        for number, item in enumerate(file.objects, 1):
-            before = len(self.problems)
+        for position, item in enumerate(file.objects, 1):
+            name = f"object {position}"
+            title = f"{name} ({item.name})" if item.name else name
             try:
-                key = self._object(item, number)
-            except _ObjectError as error:
-                self._say(item.line, error.code, f"{_title(item, number)}: {error}", "object dropped", error.severity)
-                dropped += 1
+                read = self._object(item, title)
+            except EntryError as error:
+                self.found.drop(title, error, item.line)
                 continue
-            if key in seen:
-                message = f"{_title(item, number)}: the same as object {seen[key]}"
-                self._say(item.line, codes.DUPLICATE_ROW, message, "object dropped")
-                duplicates += 1
-                continue
-            seen[key] = number
-            self._count_rest(item)
-            fixed += len(self.problems) > before
-        kept, limit = list(seen), self.config.max_objects
-        if len(kept) > limit:
-            message = f"{len(kept)} objects; only the first {limit} are used (data.max_objects)"
-            self._say(None, codes.TOO_MANY_OBJECTS, message, f"{len(kept) - limit} objects dropped")
-            dropped += len(kept) - limit
+            if self.found.add(read, (read.label, read.box), title, item.line, name=name):
+                self._count_rest(item)
+        self.found.limit()
         if self.leaving:
             message = f"{self.leaving} boxes leave the image as its EXIF orientation turns it, but fit it unturned"
-            self._say(None, codes.LABELS_UNROTATED, message, "none")
-        return Labels(
-            _instances(kept[:limit], self.config), "found" if file.objects else "empty", len(file.objects), dropped,
-            fixed, duplicates, tuple(self.problems), left_out=dict(self.left_out),
-        )  # fmt: skip
-
-    def _say(self, line: int | None, code: Code, message: str, action: str, severity: Severity = "warning") -> None:
-        self.problems.append(Problem(self.name, line, code, message, action, severity))
+            self.found.say(codes.LABELS_UNROTATED, message)
+        return self.found.labels(len(file.objects))
 
     def _count_rest(self, item: VocObject) -> None:
         """What an object tells beside its class and box; `Unspecified` and 0 tell nothing."""
-        told = [f"values of {name}" for name, text in item.more.items() if text not in ("", "0", "Unspecified")]
-        told += [DIFFICULT] if item.difficult not in (None, "", "0") else []
-        told += ["boxes of parts"] * item.parts
-        self.left_out.update(told)
+        for name, text in item.more.items():
+            self.found.leave_out(f"values of {name}", int(text not in ("", "0", "Unspecified")))
+        self.found.leave_out(DIFFICULT, int(_is_difficult(item)))
+        self.found.leave_out("boxes of parts", item.parts)
 
     def _compare_size(self, file: VocFile) -> None:
-        height, width = self.image.size
+        height, width = self.found.size
         if file.width is None or file.height is None:
             return
         try:
@@ -199,77 +200,94 @@ class _Reading:
             said = (-1, -1)
         if said not in ((height, width), (0, 0)):
             message = f"size says {file.width} x {file.height} px, the upright image has {width} x {height}"
-            self._say(None, codes.SIZE_MISMATCH, message, "the image's own size is used")
+            self.found.say(codes.SIZE_MISMATCH, message, "the image's own size is used")
 
-    def _object(self, item: VocObject, number: int) -> tuple[int, _Box]:
+    def _object(self, item: VocObject, title: str) -> ReadObject:
         label = self._label(item)
-        if self.config.skip_difficult and item.difficult not in (None, "", "0"):
-            raise _ObjectError(codes.DIFFICULT, "marked difficult; data.skip_difficult=false keeps it", "note")
+        if self.found.config.skip_difficult and _is_difficult(item):
+            raise EntryError(codes.DIFFICULT, "marked difficult; data.skip_difficult=false keeps it", "note")
         raw = _corners(item)
         if raw[0] == raw[2] or raw[1] == raw[3]:
-            raise _ObjectError(codes.ZERO_AREA, "the box has zero area: " + _corner_text(raw))
+            raise EntryError(codes.ZERO_AREA, "the box has zero area: " + _corner_text(raw))
         if raw[0] > raw[2] or raw[1] > raw[3]:
-            message = f"{_title(item, number)}: corners are out of order: {_corner_text(raw)}"
-            self._say(item.line, codes.CORNERS_SWAPPED, message, "swapped")
+            message = f"corners are out of order: {_corner_text(raw)}"
+            self.found.remark(title, Remark(codes.CORNERS_SWAPPED, message, "swapped"), item.line)
             raw = min(raw[0], raw[2]), min(raw[1], raw[3]), max(raw[0], raw[2]), max(raw[1], raw[3])
-        return label, self._clip(raw, item, number)
+        return ReadObject(label, self._clip(raw, title, item.line))
 
     def _label(self, item: VocObject) -> int:
         if not item.name:
-            raise _ObjectError(codes.CLASS_MISSING, "the object has no name")
-        if item.name not in self.header.names:
-            known = ", ".join(self.header.names[:20]) + (", ..." if len(self.header.names) > 20 else "")
-            severity: Severity = "warning" if self.config.fix in ("skip", "all") else "error"
+            raise EntryError(codes.CLASS_MISSING, "the object has no name")
+        if item.name not in self.names:
+            known = ", ".join(self.names[:20]) + (", ..." if len(self.names) > 20 else "")
+            severity: Severity = "warning" if self.found.config.fix in ("skip", "all") else "error"
             message = f"class {item.name!r} is not one of {known}; data.fix=skip drops such objects"
-            raise _ObjectError(codes.CLASS_UNKNOWN, message, severity)
-        return self.header.names.index(item.name)
+            raise EntryError(codes.CLASS_UNKNOWN, message, severity)
+        return self.names.index(item.name)
 
-    def _clip(self, raw: _Box, item: VocObject, number: int) -> _Box:
-        low, high = _OFFSETS[self.config.voc_offset]
-        x1, y1, x2, y2 = raw[0] + low, raw[1] + low, raw[2] + high, raw[3] + high
-        height, width = self.image.size
-        area = (x2 - x1) * (y2 - y1)
-        box = max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height))
-        kept = max(box[2] - box[0], 0) * max(box[3] - box[1], 0)
-        if (x2 > width or y2 > height) and x2 <= height and y2 <= width and self.image.orientation >= 5:
-            self.leaving += 1
-        if kept <= 0:
-            raise _ObjectError(codes.ZERO_AREA, f"nothing of the box lies inside the image: {_corner_text(raw)}")
-        if kept < (1 - MAX_AREA_LOST) * area:
+    def _clip(self, raw: Box, title: str, line: int) -> Box:
+        low, high = _OFFSETS[self.found.config.voc_offset]
+        box = raw[0] + low, raw[1] + low, raw[2] + high, raw[3] + high
+        height, width = self.found.size
+        sideways = self.orientation >= 5 and box[2] <= height and box[3] <= width
+        self.leaving += sideways and (box[2] > width or box[3] > height)
+        clipped, kept = clip_entry(box, self.found.size, f": {_corner_text(raw)}")
+        if lost := lost_area(kept):
             hint = "; do the coordinates count from 0? then data.voc_offset=none" if min(raw[:2]) == 0 else ""
-            lost = f"{(1 - kept / area) * 100:.0f} % of the box lies outside the image: {_corner_text(raw)}{hint}"
-            self._say(item.line, codes.BOX_CLIPPED, f"{_title(item, number)}: {lost}", "clipped")
-        return box
+            remark = Remark(codes.BOX_CLIPPED, f"{lost}: {_corner_text(raw)}{hint}", "clipped")
+            self.found.remark(title, remark, line)
+        return clipped
 
 
-def _title(item: VocObject, number: int) -> str:
-    return f"object {number} ({item.name})" if item.name else f"object {number}"
+def _is_difficult(item: VocObject) -> bool:
+    return item.difficult not in (None, "", "0")
 
 
-def _corners(item: VocObject) -> _Box:
+def _corners(item: VocObject) -> Box:
     if not item.has_box:
-        raise _ObjectError(codes.BOX_MISSING, "there is no bndbox")
+        raise EntryError(codes.BOX_MISSING, "there is no bndbox")
     values = []
     for corner in ("xmin", "ymin", "xmax", "ymax"):
         text = item.corners.get(corner)
         if text is None:
-            raise _ObjectError(codes.BOX_INCOMPLETE, f"bndbox has no {corner}")
+            raise EntryError(codes.BOX_INCOMPLETE, f"bndbox has no {corner}")
         try:
             value = float(text.replace("_", "?"))
         except ValueError:
-            raise _ObjectError(codes.NOT_A_NUMBER, f"{corner}: expected a number, got {text[:20]!r}") from None
+            raise EntryError(codes.NOT_A_NUMBER, f"{corner}: expected a number, got {text[:20]!r}") from None
         if not math.isfinite(value):
-            raise _ObjectError(codes.NOT_FINITE, f"{corner}: expected a finite number, got {text}")
+            raise EntryError(codes.NOT_FINITE, f"{corner}: expected a finite number, got {text}")
         values.append(value)
     return values[0], values[1], values[2], values[3]
 
 
-def _corner_text(raw: _Box) -> str:
+def _corner_text(raw: Box) -> str:
     return "xmin {:g}, ymin {:g}, xmax {:g}, ymax {:g}".format(*raw)
 
 
-def _instances(kept: list[tuple[int, _Box]], config: DataConfig) -> Instances:
-    return instances_of([ReadObject(label, box) for label, box in kept], Wanted.of(config, None, ()))
+# -- writing objects -----------------------------------------------------------------------------------------------
+
+
+def _annotation(job: Job, record: Record, name: str) -> str:
+    height, width = record.size
+    lines = [
+        "<annotation>",
+        "\t<folder>JPEGImages</folder>",
+        f"\t<filename>{escape(name)}</filename>",
+        f"\t<size><width>{width}</width><height>{height}</height><depth>3</depth></size>",
+    ]
+    for label, box in zip(record.instances.labels.tolist(), record.instances.boxes.tolist(), strict=True):
+        x1, y1, x2, y2 = box
+        corners = (("xmin", x1 + 1), ("ymin", y1 + 1), ("xmax", x2), ("ymax", y2))  # 1-based, inclusive
+        texts = "".join(f"<{tag}>{number(value, _DIGITS)}</{tag}>" for tag, value in corners)
+        lines += [
+            "\t<object>",
+            f"\t\t<name>{escape(job.header.names[label])}</name>",
+            "\t\t<pose>Unspecified</pose><truncated>0</truncated><difficult>0</difficult>",
+            f"\t\t<bndbox>{texts}</bndbox>",
+            "\t</object>",
+        ]
+    return "\n".join([*lines, "</annotation>", ""])
 
 
 # -- folders and lists ---------------------------------------------------------------------------------------------

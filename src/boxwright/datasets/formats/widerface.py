@@ -14,6 +14,7 @@ from pathlib import Path
 from boxwright.datasets import codes
 from boxwright.datasets.formats.base import Item, Labels, Listing
 from boxwright.datasets.formats.collect import Collector, EntryError
+from boxwright.datasets.formats.job import Holds
 from boxwright.datasets.formats.listing import IMAGE_SUFFIXES
 from boxwright.datasets.formats.objects import ReadObject, Wanted
 from boxwright.datasets.formats.single_file import ImageFolders, complete, file_splits, one_name, siblings, unsafe_name
@@ -21,6 +22,7 @@ from boxwright.datasets.image_header import ImageHeader
 from boxwright.datasets.policy import DataConfig
 from boxwright.datasets.sample import DatasetHeader, Problem, Split
 from boxwright.errors import DataError
+from boxwright.vocabulary import task_with
 
 _PATTERN = "wider_face_*_bbx_gt.txt"
 _INVALID = 7  # field of a row
@@ -40,7 +42,13 @@ class WiderFace:
     """Reader of WIDER FACE boxes."""
 
     name: str = "widerface"
-    version: int = 2
+    version: int = 3
+    write: None = None
+
+    @property
+    def holds(self) -> Holds:
+        """Nothing: it is only read."""
+        return {}
 
     def detect(self, source: Path) -> bool:
         """A file called `wider_face_*_bbx_gt.txt`, or a folder with one."""
@@ -58,7 +66,7 @@ class WiderFace:
         root = source
         if source.is_file():
             root = source.parent.parent if source.parent.name == "wider_face_split" else source.parent
-        return DatasetHeader("widerface", root, source, chosen, (0,), splits, tuple(problems), task="detect")
+        return DatasetHeader("widerface", root, source, chosen, (0,), splits, tuple(problems), task=task_with())
 
     def items(self, header: DatasetHeader, split: Split, config: DataConfig) -> Listing:
         """The images that the split's file lists.

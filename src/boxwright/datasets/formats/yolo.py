@@ -1,19 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 # SPDX-FileCopyrightText: The boxwright authors
-"""YOLO layout: images with a text file each, described by a data.yaml or by folder names.
+"""YOLO layout, read and written: images with a text file each, described by a data.yaml or by folder names.
 
 Source: spec/datasets 1 and 2.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
 
 from boxwright.datasets import codes
 from boxwright.datasets.formats.base import Item, Labels, Listing, read_label_file, shown
 from boxwright.datasets.formats.class_list import read_class_list
 from boxwright.datasets.formats.data_yaml import read_data_yaml
+from boxwright.datasets.formats.job import Detail, Holds, Job, number
 from boxwright.datasets.formats.listing import (
     IMAGE_SUFFIXES,
     Found,
@@ -24,11 +29,22 @@ from boxwright.datasets.formats.listing import (
     reach,
     spellings,
 )
+from boxwright.datasets.formats.shapes import clip_polygon, flaw, join_parts
 from boxwright.datasets.formats.yolo_rows import RowRules, read_rows
 from boxwright.datasets.image_header import ImageHeader
 from boxwright.datasets.policy import DataConfig
-from boxwright.datasets.sample import DatasetHeader, Problem, Split
+from boxwright.datasets.sample import DatasetHeader, Instances, Problem, Record, Split
 from boxwright.errors import DataError
+from boxwright.vocabulary import TASKS, AttributeSpec, TaskFacts
+
+
+def _row_details(facts: TaskFacts) -> frozenset[Detail]:
+    """What a row of a task tells beside class and box."""
+    details: tuple[tuple[bool, Detail], ...] = (
+        (facts.outlines, "polygons"), (facts.keypoints, "keypoints"), (facts.oriented, "corners"), (True, "attributes"),
+    )  # fmt: skip
+    return frozenset(detail for given, detail in details if given)
+
 
 _YAML_NAMES = ("data.yaml", "data.yml", "dataset.yaml", "config.yaml")
 _SPLIT_FOLDERS: tuple[tuple[Split, tuple[str, ...]], ...] = (
@@ -36,15 +52,22 @@ _SPLIT_FOLDERS: tuple[tuple[Split, tuple[str, ...]], ...] = (
     ("val", ("val", "valid", "validation")),
     ("test", ("test",)),
 )
+_DIGITS = 9  # of a coordinate over the side of the image, written: 1e-5 px at 10 000 px
+_HOLDS: Holds = {name: _row_details(facts) for name, facts in TASKS.items() if not facts.whole_image}
 _NOT_LABELS = frozenset(("classes.txt", "train.txt", "val.txt", "valid.txt", "test.txt", "readme.txt"))
 
 
 @dataclass(frozen=True, slots=True)
 class Yolo:
-    """Reader of YOLO text labels."""
+    """YOLO text labels."""
 
     name: str = "yolo"
     version: int = 2
+
+    @property
+    def holds(self) -> Holds:
+        """What the rows of a task have room for, and attributes behind it."""
+        return _HOLDS
 
     def detect(self, source: Path) -> bool:
         """A YAML file, or a folder with one or with `images/train` or `train/images`."""
@@ -89,6 +112,19 @@ class Yolo:
         ids = {class_id: index for index, class_id in enumerate(header.class_ids)}
         rules = RowRules(ids, header.names, header.keypoints, config, header.attributes)
         return read_rows(data, item.label_name, image.size, rules)
+
+    def write(self, job: Job) -> str:
+        """Writes `images/<split>`, `labels/<split>` and `data.yaml`, which is the dataset."""
+        for part in job.parts:
+            for record in part.records:
+                name = job.place(record, f"images/{part.folder}", part.folder)
+                job.count_lost(record.instances)
+                text = "".join(f"{row}\n" for row in _rows(job, record))
+                job.write(f"labels/{part.folder}/{Path(name).stem}.txt", text)
+            if job.images == "none" or not part.records:
+                (job.folder / "images" / part.folder).mkdir(parents=True, exist_ok=True)
+        job.write("data.yaml", yaml.safe_dump(_description(job), sort_keys=False, allow_unicode=True))
+        return "data.yaml"
 
 
 def label_path(image: Path) -> Path:
@@ -197,10 +233,110 @@ def _folder_header(source: Path, names: Sequence[str] | None) -> DatasetHeader:
 
 
 def _highest_class(folder: Path) -> int:
+    return max((highest_class(file.read_bytes()) for file in reach(folder).rglob("*.txt")), default=-1)
+
+
+def highest_class(data: bytes) -> int:
+    r"""The highest class index of a label file, as far as its rows name one; -1 where none does.
+
+    >>> highest_class(b"0 .5 .5 .1 .1\n7 .5 .5 .1 .1\n")
+    7
+    """
     highest = -1
-    for file in reach(folder).rglob("*.txt"):
-        for line in file.read_bytes().splitlines():
-            first = line.split(maxsplit=1)[:1]
-            if first and first[0].isdigit() and len(first[0]) < 5:
-                highest = max(highest, int(first[0]))
+    for line in data.splitlines():
+        first = line.split(maxsplit=1)[:1]
+        if first and first[0].isdigit() and len(first[0]) < 5:
+            highest = max(highest, int(first[0]))
     return highest
+
+
+# -- writing -------------------------------------------------------------------------------------------------------
+
+
+def _description(job: Job) -> dict[str, Any]:
+    header = job.header
+    content: dict[str, Any] = {split: f"images/{part.folder}" for part in job.parts for split in part.splits}
+    content["task"] = job.task
+    content["names"] = dict(zip(header.class_ids, header.names, strict=True))
+    if header.exclusive is not None:
+        content["exclusive"] = header.exclusive
+    points = header.keypoints
+    if TASKS[job.task].keypoints and points is not None:
+        content["kpt_shape"] = [points.count, points.dims]
+        if points.flip is not None:
+            content["flip_idx"] = list(points.flip)
+        if points.names:
+            content["kpt_names"] = list(points.names)
+        if points.skeleton:
+            content["skeleton"] = [list(pair) for pair in points.skeleton]
+    if header.attributes:
+        content["attributes"] = {
+            spec.name: {"values": list(spec.values), "multi_label": True} if spec.multi_label else list(spec.values)
+            for spec in header.attributes
+        }
+    return content
+
+
+def _rows(job: Job, record: Record) -> Iterator[str]:
+    objects = record.instances
+    scale = np.array(record.size[::-1], np.float64)
+    for index, label in enumerate(objects.labels.tolist()):
+        shape = _shape(job, record, index, scale)
+        behind = [*_keypoints(job, objects, index, scale), *_attributes(job.header.attributes, objects, index)]
+        yield " ".join(
+            [str(job.header.class_ids[label]), *(number(v, _DIGITS) for v in shape.ravel().tolist()), *behind]
+        )
+
+
+def _shape(job: Job, record: Record, index: int, scale: np.ndarray) -> np.ndarray:
+    """Centre, width and height of the box, or points of the outline or of the corners, over the side of the image."""
+    objects = record.instances
+    if TASKS[job.task].oriented and objects.corners is not None:
+        return np.asarray(objects.corners[index].astype(np.float64) / scale)
+    if TASKS[job.task].outlines and objects.polygons is not None and objects.polygons[index]:
+        outline = _outline(job, objects.polygons[index], record.size)
+        if outline is not None:
+            return np.asarray(outline / scale)
+    x1, y1, x2, y2 = objects.boxes[index].astype(np.float64).tolist()
+    return np.array([(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1] / np.tile(scale, 2))
+
+
+def _outline(job: Job, parts: tuple[np.ndarray, ...], size: tuple[int, int]) -> np.ndarray | None:
+    """One path inside the image; None where nothing of the outline is."""
+    if len(parts) > 1:
+        job.lose("parts of outlines (joined to one path by lines without area)", len(parts))
+    path = join_parts(parts).astype(np.float64)
+    height, width = size
+    if path.min() < 0 or (path > (width, height)).any():
+        job.lose("outlines beyond the image (clipped)")
+        path = clip_polygon(path, float(width), float(height))
+    if len(path) < 3 or flaw(path) is not None:
+        job.lose("outlines without area inside the image")
+        return None
+    return path
+
+
+def _keypoints(job: Job, objects: Instances, index: int, scale: np.ndarray) -> list[str]:
+    spec = job.header.keypoints
+    if not TASKS[job.task].keypoints or spec is None:
+        return []
+    given = objects.keypoints
+    points = np.zeros((spec.count, 3)) if given is None else given[index].astype(np.float64)
+    fields = []
+    for (x, y), seen in zip((points[:, :2] / scale).tolist(), points[:, 2].tolist(), strict=True):
+        if spec.dims == 3:
+            fields += [number(x, _DIGITS), number(y, _DIGITS), str(int(seen))]
+        else:
+            fields += [number(x, _DIGITS), number(y, _DIGITS)] if seen > 0 else ["-1", "-1"]
+    return fields
+
+
+def _attributes(specs: tuple[AttributeSpec, ...], objects: Instances, index: int) -> list[str]:
+    fields: list[str] = []
+    for spec in specs:
+        values = None if objects.attributes is None else objects.attributes[spec.name][index]
+        if values is None:
+            fields += ["-1"] * (len(spec.values) if spec.multi_label else 1)
+        else:
+            fields += [str(int(value)) for value in np.atleast_1d(values).tolist()]
+    return fields

@@ -22,8 +22,10 @@ def records(source, split="train", **choices):
     return scan_split(open_dataset(source), split, DataConfig(**choices)).records
 
 
-def test_every_writer_has_a_reader_of_its_name():
-    assert set(WRITERS) <= {form.name for form in FORMATS}
+def test_every_format_that_can_be_written_says_what_it_holds_and_is_offered():
+    written = {form.name: form for form in FORMATS if form.write is not None}
+    assert written == dict(WRITERS)
+    assert {form.name for form in FORMATS if form.holds} == set(written)
 
 
 @pytest.mark.parametrize("to", ["yolo", "coco", "voc", "dota"])

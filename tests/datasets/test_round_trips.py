@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from boxwright.datasets.convert import WRITERS
 from boxwright.datasets.convert import convert_dataset as convert
-from boxwright.datasets.convert.job import Job, Part
 from boxwright.datasets.dataset import DataConfig, scan_split
 from boxwright.datasets.formats import open_dataset
+from boxwright.datasets.formats.job import Job, Part
 from boxwright.datasets.formats.shapes import holes
 from boxwright.datasets.sample import DatasetHeader, Instances, Record
 from boxwright.vocabulary import AttributeSpec, KeypointSpec
@@ -131,8 +131,10 @@ def test_drawn_labels_survive_every_route(task, route, fields, seed, count, heig
         )  # fmt: skip
         before = (Record(image, (height, width), objects),)
         (folder / "first").mkdir()
-        job = Job(folder / "first", header, task, route[0], [Part(("train", "val"), before)], "copy", lambda: None)
-        source = folder / "first" / WRITERS[route[0]](job)
+        form = WRITERS[route[0]]
+        parts = [Part(("train", "val"), before)]
+        job = Job(folder / "first", header, task, form.holds[task], parts, "copy", lambda: None)
+        source = folder / "first" / form.write(job)
         for step, to in enumerate(route[1:]):
             source = convert(source, folder / f"step{step}", to=to, task=task).destination
 

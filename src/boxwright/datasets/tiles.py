@@ -5,15 +5,23 @@
 Source: spec/datasets 5; Xia et al. 2018, DOTA (crops of 1024 px, 200 px apart less than their side).
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from boxwright.datasets.convert.job import ConversionReport, Job, Part
-from boxwright.datasets.convert.run import Progress, fill_folder, read_source, step_by_step
+from boxwright.datasets.convert import (
+    WRITERS,
+    ConversionReport,
+    Progress,
+    fill_folder,
+    read_source,
+    step_by_step,
+    written_format,
+)
+from boxwright.datasets.formats.job import Part
 from boxwright.datasets.formats.shapes import (
     MIN_INSIDE,
     box_corners,
@@ -29,8 +37,9 @@ from boxwright.datasets.instances import Area, cut_rest, map_outlines, move, sca
 from boxwright.datasets.policy import DataConfig, ImagePolicy
 from boxwright.datasets.sample import Instances, Polygons, Record
 from boxwright.errors import DataError
-from boxwright.vocabulary import TaskName
+from boxwright.vocabulary import TASKS, TaskName
 
+_DEFAULT = DataConfig()
 _NEAR = 1e-6  # of a share: float32 coordinates of an object that is inside to the last pixel
 
 
@@ -128,19 +137,26 @@ def tile_dataset(
     source: str | Path,
     destination: str | Path,
     tiling: Tiling,
-    to: str | None,
-    writers: Mapping[str, Callable[[Job], str]],
-    task: TaskName | None,
-    config: DataConfig,
-    on_progress: Progress | None,
+    *,
+    to: str | None = None,
+    task: TaskName | None = None,
+    config: DataConfig = _DEFAULT,
+    on_progress: Progress | None = None,
 ) -> TilingReport:
-    """See `boxwright.datasets.convert.tile_dataset`."""
-    if to is not None and to not in writers:
-        raise DataError(f"tile: expected one of {', '.join(writers)}, got '{to}'")
+    """Cuts the images of a dataset into overlapping tiles, in a new folder, and says what no tile holds.
+
+    Tiles are PNG, the pixels of the source as training sees them; an image that fits a tile is copied as it is. `to` is
+    the format to write; None takes the source's, or COCO where that one cannot be written. Otherwise as
+    `convert_dataset`.
+
+    Raises:
+        DataError: as `convert_dataset`, or the labels are those of whole images.
+    """
+    chosen = None if to is None else written_format("tile", to)
     read = read_source(source, destination, task, config, on_progress)
-    if read.task == "classify":
+    if TASKS[read.task].whole_image:
         raise DataError("tile: a label of a whole image says nothing about its parts; expected labels of objects")
-    form = to or (read.header.format if read.header.format in writers else "coco")
+    form = chosen or WRITERS.get(read.header.format, WRITERS["coco"])
     cutting = _Cutting(tiling, config.image)
     parts = [
         Part(part.splits, tuple(tile for record in part.records for tile in cutting.tiles_of(record)))
@@ -149,9 +165,9 @@ def tile_dataset(
     folder = Path(destination).expanduser()
     tiles = sum(len(part.records) for part in parts)
     advance = step_by_step(on_progress, tiles, "cutting")
-    lost, result = fill_folder(read, folder, form, writers[form], "copy", parts, advance, cutting.put)
+    lost, result = fill_folder(read, folder, form, "copy", parts, advance, cutting.put)
     written = ConversionReport(
-        Path(source), result, read.header.format, form, read.task,
+        Path(source), result, read.header.format, form.name, read.task,
         {split: len(part.records) for part in parts for split in part.splits},
         sum(len(record.instances) for part in parts for record in part.records), {**read.left_out, **lost},
         read.not_read,
@@ -232,12 +248,12 @@ def _cut_oriented(corners: np.ndarray, size: tuple[int, int]) -> _Cut:
 
 
 def _cut_outline(outline: Polygons, size: tuple[int, int]) -> _Cut:
-    held = _clip(outline, size)
-    if not held:
+    inside = _clip(outline, size)
+    if not inside:
         return _Cut(0.0, _around(np.zeros((0, 2))))
     whole = sum(polygon_area(part) for part in outline)
-    left = sum(polygon_area(part) for part in held)
-    return _Cut(left / whole if whole > 0 else 0.0, extent(np.concatenate(held)), outline=held)
+    left = sum(polygon_area(part) for part in inside)
+    return _Cut(left / whole if whole > 0 else 0.0, extent(np.concatenate(inside)), outline=inside)
 
 
 def _share(left: np.ndarray, whole: float) -> float:

@@ -15,9 +15,13 @@ import numpy as np
 from boxwright.datasets.formats.shapes import polygon_area
 from boxwright.datasets.sample import DatasetHeader, Instances, Polygons, Record, Split
 from boxwright.errors import DataError
-from boxwright.vocabulary import TaskName
+from boxwright.vocabulary import TASKS, TaskName
 
 ImageMode = Literal["copy", "link", "none"]
+# What labels can tell of an object beside its class and box.
+Detail = Literal["polygons", "corners", "keypoints", "areas", "ignore", "attributes"]
+Holds = Mapping[TaskName, frozenset[Detail]]  # the tasks whose labels a format can hold, and the details it keeps
+OBJECT_TASKS: tuple[TaskName, ...] = tuple(name for name, facts in TASKS.items() if not facts.whole_image)
 _SAME_AREA = 0.01  # relative; files state the area of the drawn mask, which differs from the outline's by its rounding
 
 
@@ -41,7 +45,7 @@ class Job:
     folder: Path  # new, empty
     header: DatasetHeader
     task: TaskName
-    to: str
+    keeps: frozenset[Detail]  # what the format holds of an object of this task
     parts: Sequence[Part]
     images: ImageMode
     advance: Callable[[], None]  # called once for each image
@@ -77,18 +81,9 @@ class Job:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8", newline="\n")
 
-    def refuse(self, tasks: tuple[TaskName, ...]) -> None:
-        """Raises when the format cannot hold the job's task."""
-        if self.task not in tasks:
-            hint = (
-                "; only images that have a class of their own can be sorted into folders" if self.to == "folder" else ""
-            )
-            raise DataError(
-                f"convert: {self.to} holds {', '.join(tasks)}; expected one of these, got '{self.task}'{hint}"
-            )
-
-    def count_lost(self, objects: Instances, keeps: frozenset[str]) -> None:
+    def count_lost(self, objects: Instances) -> None:
         """Counts what the format does not hold of one image's objects."""
+        keeps = self.keeps
         oriented = objects.corners is not None
         if objects.polygons is not None and "polygons" not in keeps:
             self.lose("outlines", sum(bool(outline) for outline in objects.polygons))
@@ -114,37 +109,6 @@ class Job:
             self.lost[what] += count
 
 
-@dataclass(frozen=True, slots=True)
-class ConversionReport:
-    """What a conversion wrote and what it could not."""
-
-    source: Path
-    destination: Path  # what to name as the new dataset
-    source_format: str
-    to: str
-    task: TaskName
-    images: Mapping[str, int]  # by split
-    objects: int
-    lost: Mapping[str, int]  # what the new format cannot hold, counted
-    not_read: Mapping[str, int]  # rows and images that reading dropped, by problem code
-
-    @property
-    def lossless(self) -> bool:
-        """Everything that was read is in the new dataset."""
-        return not self.lost
-
-    def lines(self) -> tuple[str, ...]:
-        """The report in words."""
-        counts = ", ".join(f"{split} {count}" for split, count in self.images.items())
-        kind = "labelled images" if self.task == "classify" else "objects"
-        lines = [f"{self.source_format} to {self.to} ({self.task}): images {counts}; {self.objects} {kind}"]
-        lines += [f"lost in {self.to}: {what}: {count}" for what, count in self.lost.items()]
-        if not self.lost:
-            lines.append("lost: nothing that was read")
-        lines += [f"not read: {code}: {count} (boxwright check names each)" for code, count in self.not_read.items()]
-        return tuple(lines)
-
-
 def _area(box: np.ndarray, outline: Polygons | None) -> float:
     x1, y1, x2, y2 = box.tolist()
     return sum(polygon_area(part) for part in outline) if outline else float((x2 - x1) * (y2 - y1))
@@ -158,6 +122,16 @@ def _put(source: Path, target: Path, mode: ImageMode) -> None:
         os.link(source.resolve(), target)  # a hard link: the new dataset does not point outside itself
     except OSError as error:
         raise DataError(f"{source}: cannot be linked ({error.strerror}); use copies (--images copy)") from None
+
+
+def lose_ids(job: Job) -> None:
+    """Counts class ids and the exclusive flag, for formats that name classes in words only."""
+    header = job.header
+    if header.class_ids != tuple(range(len(header.names))):
+        job.lose("class ids", len(header.class_ids))
+    if header.exclusive is not None:
+        job.lose("statement that classes are exclusive or not")
+    job.lose("classes with the name of another", len(header.names) - len(set(header.names)))
 
 
 def number(value: float, digits: int) -> str:

@@ -11,13 +11,12 @@ import pytest
 from typer.testing import CliRunner
 
 from boxwright.cli.app import app
-from boxwright.datasets.convert import Tiling, tile_dataset
-from boxwright.datasets.convert.tiles import objects_inside, tile_areas
 from boxwright.datasets.dataset import DataConfig, scan_split
 from boxwright.datasets.formats import open_dataset
 from boxwright.datasets.images import read_image
 from boxwright.datasets.raster import outline_pixels
 from boxwright.datasets.sample import Instances
+from boxwright.datasets.tiles import Tiling, objects_inside, tile_areas, tile_dataset
 from boxwright.errors import DataError
 
 AREA = (40, 20, 140, 120)  # a tile of 100 px
