@@ -174,8 +174,23 @@ def test_an_image_is_explained_to_the_total(data, name):
 def test_explaining_names_a_wrong_row(data, tmp_path):
     image = next((data.parent / "images" / "val").iterdir())
     labels = tmp_path / "rows.txt"
-    labels.write_text("0 0.5 0.5 0.2 0.2\n1 0.5 half 0.2 0.2\n")
-    with pytest.raises(DataError, match=r"rows.txt, line 2: expected class, centre x, y, width, height"):
-        list(bw.explain_image("yolov8n", image, labels))
+    for row, reason in (
+        ("1 0.5 half 0.2 0.2", "field 3: expected a number"),
+        ("0 40 40 9 9", "centre x is 40, outside"),
+    ):
+        labels.write_text(f"0 0.5 0.5 0.2 0.2\n{row}\n")
+        with pytest.raises(DataError, match=rf"rows.txt, line 2: expected class, centre x, y, width, height.*{reason}"):
+            list(bw.explain_image("yolov8n", image, labels))
     with pytest.raises(DataError, match=r"missing.txt: cannot be read"):
         list(bw.explain_image("yolov8n", image, tmp_path / "missing.txt"))
+
+
+def test_labels_to_explain_are_read_as_in_training(data, tmp_path):
+    """A class written as 3.0, a row given twice, an outline: all are rows that training reads."""
+    image = next((data.parent / "images" / "val").iterdir())
+    labels = tmp_path / "rows.txt"
+    labels.write_text("3.0 0.5 0.5 0.2 0.2\n3.0 0.5 0.5 0.2 0.2\n1 .1 .1 .4 .1 .4 .5 .1 .5\n")
+
+    stages = list(bw.explain_image("yolov8n", image, labels, imgsz=64))
+
+    assert list(stages[0].table["class"]) == [3, 1]

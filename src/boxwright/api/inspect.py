@@ -11,9 +11,13 @@ import torch
 from jaxtyping import UInt8
 
 from boxwright.api import Model, Settings, configure, load, recipe
+from boxwright.datasets import codes
 from boxwright.datasets.dataset import read_split
 from boxwright.datasets.formats import open_dataset
-from boxwright.datasets.sample import Records, Split
+from boxwright.datasets.formats.yolo import highest_class
+from boxwright.datasets.formats.yolo_rows import RowRules, read_rows
+from boxwright.datasets.policy import DataConfig
+from boxwright.datasets.sample import Instances, Records, Split
 from boxwright.engine.logs import Listener, counted_stage, stage
 from boxwright.engine.precision import choose_device
 from boxwright.engine.recipe import AnyCriterion, Recipe
@@ -135,8 +139,9 @@ def explain_image(
         ConfigError: weights of another family.
     """
     pixels = next(iter(Sources(str(image)))).image
-    rows = _label_rows(labels)
-    classes = max(int(rows[:, 0].max(initial=0)) + 1, 2)
+    height, width = pixels.shape[:2]
+    objects = _read_labels(labels, (height, width))
+    classes = max(int(objects.labels.max(initial=0)) + 1, 2)
     chosen = preset(name, num_classes=classes, imgsz=imgsz)
     if weights is not None:
         loaded = load(weights)
@@ -145,12 +150,9 @@ def explain_image(
     else:
         torch.manual_seed(0)
         network = chosen.model.build()
-    height, width = pixels.shape[:2]
     box = letterbox((height, width), (imgsz, imgsz))
-    half = rows[:, 3:] / 2
-    corners = np.concatenate((rows[:, 1:3] - half, rows[:, 1:3] + half), axis=1) * (width, height, width, height)
-    placed = torch.from_numpy(box.to_network(corners).astype(np.float32))[None]
-    targets = Targets(torch.from_numpy(rows[:, 0].astype(np.int64))[None], placed, torch.ones(1, len(rows)) > 0)
+    placed = torch.from_numpy(box.to_network(objects.boxes.astype(np.float64)).astype(np.float32))[None]
+    targets = Targets(torch.from_numpy(objects.labels)[None], placed, torch.ones(1, len(objects)) > 0)
     canvas = apply_letterbox(pixels, box)
     criterion = chosen.criterion
     if not isinstance(criterion, Criterion):
@@ -161,24 +163,25 @@ def explain_image(
     yield from explain(outputs, targets, criterion)
 
 
-def _label_rows(path: Path) -> np.ndarray:
+def _read_labels(path: Path, size: tuple[int, int]) -> Instances:
+    """The objects of a YOLO label file, px of its image of `size` (height, width), as training reads them.
+
+    Raises:
+        DataError: the file cannot be read, or training would drop a row that repeats no other.
+    """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        data = path.read_bytes()
+    except OSError as error:
         raise DataError(f"{path}: cannot be read: {error}") from None
-    rows = []
-    for number, line in enumerate(lines, 1):
-        fields = line.split()
-        if not fields:
-            continue
-        try:
-            values = [float(field) for field in fields]
-        except ValueError:
-            values = []
-        if len(values) != 5 or values[0] < 0 or values[0] != int(values[0]):
-            raise DataError(f"{path}, line {number}: expected class, centre x, y, width, height, got {line.strip()!r}")
-        rows.append(values)
-    return np.array(rows, np.float64).reshape(-1, 5)
+    names = tuple(f"class_{index}" for index in range(max(highest_class(data) + 1, 2)))
+    rules = RowRules({index: index for index in range(len(names))}, names, None, DataConfig())
+    labels = read_rows(data, str(path), size, rules)
+    for problem in labels.problems:
+        if problem.line is not None and "dropped" in problem.action and problem.code != codes.DUPLICATE_ROW:
+            row = data.splitlines()[problem.line - 1].strip().decode(errors="replace")
+            expected = f"expected class, centre x, y, width, height, got {row!r}"
+            raise DataError(f"{path}, line {problem.line}: {expected}: {problem.message}")
+    return labels.instances
 
 
 def _model(model: str | Path | Model, data: str | Path | None, settings: Settings | None) -> tuple[Network, Recipe]:

@@ -64,9 +64,9 @@ def unpack_instances(arrays: Mapping[str, np.ndarray]) -> list[Instances]:
     result = []
     for row, has_attributes in enumerate(arrays["has:attributes"].tolist()):
         fields: dict[str, Any] = {name: column[row] for name, column in columns.items()}
-        told = {name: part for name, column in attributes.items() if (part := column[row]) is not None}
+        values = {name: part for name, column in attributes.items() if (part := column[row]) is not None}
         fields |= {"polygons": outlines[row], "ignore_outlines": shapes[row]}
-        result.append(Instances(**fields, attributes=told if has_attributes else None))
+        result.append(Instances(**fields, attributes=values if has_attributes else None))
     if len(result) != len(objects):
         raise ValueError("the arrays of the cache do not agree")
     return result

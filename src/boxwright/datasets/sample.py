@@ -68,16 +68,16 @@ def join_instances(parts: Sequence[Instances]) -> Instances:
 
     A part without objects may lack what others tell.
     """
-    held = [part for part in parts if len(part)] or list(parts[:1]) or [Instances.empty()]
-    first = held[0]
+    filled = [part for part in parts if len(part)] or list(parts[:1]) or [Instances.empty()]
+    first = filled[0]
     joined: dict[str, Any] = {
-        name: np.concatenate([part._columns()[name] for part in held]) for name in first._columns()
+        name: np.concatenate([part._columns()[name] for part in filled]) for name in first._columns()
     }
     if first.polygons is not None:
-        joined["polygons"] = tuple(outline for part in held for outline in part.polygons or ())
+        joined["polygons"] = tuple(outline for part in filled for outline in part.polygons or ())
     if first.attributes is not None:
         joined["attributes"] = {
-            name: np.concatenate([(part.attributes or {})[name] for part in held]) for name in first.attributes
+            name: np.concatenate([(part.attributes or {})[name] for part in filled]) for name in first.attributes
         }
     regions = [part for part in parts if part.ignore is not None]
     if regions:

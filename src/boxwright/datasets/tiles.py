@@ -286,9 +286,9 @@ def _regions(moved: Instances, objects: Instances, shift: np.ndarray, size: tupl
     shapes = objects.ignore_outlines
     if shapes is not None:
         placed = map_outlines(shapes, lambda points: points + shift[:2, 2])
-        held = [_clip(one, size) for one in placed]
-        keep &= np.array([bool(after) or not before for before, after in zip(shapes, held, strict=True)], np.bool_)
-        shapes = tuple(one for one, good in zip(held, keep.tolist(), strict=True) if good)
+        cut = [_clip(one, size) for one in placed]
+        keep &= np.array([bool(after) or not before for before, after in zip(shapes, cut, strict=True)], np.bool_)
+        shapes = tuple(one for one, good in zip(cut, keep.tolist(), strict=True) if good)
     labels = None if moved.ignore_labels is None else moved.ignore_labels[keep]
     return replace(moved, ignore=boxes[keep], ignore_labels=labels, ignore_outlines=shapes)
 

@@ -2,23 +2,24 @@
 # SPDX-FileCopyrightText: The boxwright authors
 """A YOLO `data.yaml`, as people have it, to a `DatasetHeader`. Nothing in it is run or downloaded.
 
-Source: spec/datasets 2.
+Source: spec/datasets 2; the keys kpt_names, skeleton, task and attributes are ours.
 """
 
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from boxwright.datasets import codes
 from boxwright.datasets.codes import Code, Severity
 from boxwright.datasets.formats.base import shown
+from boxwright.datasets.formats.declarations import DeclarationError, attribute_specs, mirror_order
 from boxwright.datasets.formats.listing import IMAGE_SUFFIXES, reach
 from boxwright.datasets.formats.strict_yaml import Document, Scalar, Value, load_strict
-from boxwright.datasets.formats.yaml_labels import integer, read_attributes, read_keypoints, read_task, shown_value
 from boxwright.datasets.sample import DatasetHeader, Problem, Split
-from boxwright.errors import DataError
-from boxwright.vocabulary import TASKS, TaskName, task_with
+from boxwright.errors import ConfigError, DataError
+from boxwright.vocabulary import TASK_NAMES, TASKS, AttributeSpec, KeypointSpec, TaskName, task_with
 
 DATASETS_FOLDER = "BOXWRIGHT_DATASETS"  # environment variable: where relative `path` values are looked up second
 _MAX_CLASSES = 1_000_000
@@ -72,8 +73,8 @@ def read_data_yaml(path: Path) -> DatasetHeader:
         splits,
         tuple(reader.problems),
         task=_task(reader),
-        keypoints=read_keypoints(reader.get, reader.error),
-        attributes=read_attributes(reader.get, reader.error),
+        keypoints=_read_keypoints(reader),
+        attributes=_read_attributes(reader),
         exclusive=_exclusive(reader),
     )
 
@@ -103,9 +104,9 @@ def _count(reader: _Reader) -> int | None:
     value = reader.get("nc")
     if value is None:
         return None
-    number = integer(value)
+    number = _integer(value)
     if number is None or not 1 <= number <= _MAX_CLASSES:
-        raise reader.error("nc", f"expected a whole number from 1 to {_MAX_CLASSES:,}, got {shown_value(value)}")
+        raise reader.error("nc", f"expected a whole number from 1 to {_MAX_CLASSES:,}, got {_shown_value(value)}")
     return number
 
 
@@ -124,7 +125,7 @@ def _ids(reader: _Reader, value: Mapping[str, Value]) -> dict[int, Value]:
 
 def _name(reader: _Reader, key: int, value: Value) -> str:
     if not isinstance(value, Scalar):
-        raise reader.error(f"names.{key}", f"expected a name, got {shown_value(value)}")
+        raise reader.error(f"names.{key}", f"expected a name, got {_shown_value(value)}")
     if not value.text.strip():
         raise reader.error(f"names.{key}", "the name is empty")
     if value.kind != "str":
@@ -151,7 +152,7 @@ def _root(reader: _Reader) -> Path:
     if value is None:
         return folder
     if not isinstance(value, Scalar):
-        raise reader.error("path", f"expected a folder, got {shown_value(value)}")
+        raise reader.error("path", f"expected a folder, got {_shown_value(value)}")
     wanted = Path(value.text.strip()).expanduser()
     tried = [folder / wanted]
     if os.environ.get(DATASETS_FOLDER):
@@ -176,7 +177,7 @@ def _entries(reader: _Reader, key: str) -> list[str]:
     texts = []
     for part in parts:
         if not isinstance(part, Scalar) or not part.text.strip():
-            raise reader.error(key, f"expected a folder, a text file or a list of these, got {shown_value(value)}")
+            raise reader.error(key, f"expected a folder, a text file or a list of these, got {_shown_value(value)}")
         texts.append(part.text.strip())
     return texts
 
@@ -231,7 +232,7 @@ def _remark_on_other_keys(reader: _Reader) -> None:
         message = "download: is never run; fetch the data yourself when it is missing"
         reader.remark(lines["download"], codes.DOWNLOAD_IGNORED, message, "note")
     channels = reader.get("channels")
-    if channels is not None and integer(channels) != 3:
+    if channels is not None and _integer(channels) != 3:
         reader.remark(lines["channels"], codes.CHANNELS_IGNORED, "channels: images are always read as RGB, 3 channels")
     if reader.get("minival") is not None:
         reader.remark(lines["minival"], codes.SPLIT_IGNORED, "minival: only train, val and test are read", "note")
@@ -241,11 +242,11 @@ def _download_hint(reader: _Reader) -> str:
     value = reader.get("download")
     if value is None:
         return ""
-    return f"; the file's 'download: {shown_value(value)[:80]}' is never run, fetch the data yourself"
+    return f"; the file's 'download: {_shown_value(value)[:80]}' is never run, fetch the data yourself"
 
 
 def _task(reader: _Reader) -> TaskName | None:
-    task = read_task(reader.get, reader.error)
+    task = _read_task(reader)
     if task is not None and TASKS[task].whole_image:
         raise reader.error("task", "to classify, name a folder with train/<class name>/ and val/<class name>/ instead")
     return task_with(keypoints=True) if task is None and reader.get("kpt_shape") is not None else task
@@ -258,6 +259,134 @@ def _exclusive(reader: _Reader) -> bool | None:
     if not isinstance(value, Scalar) or value.kind != "bool":
         raise reader.error(
             "exclusive",
-            f"expected true (every object has exactly one of the classes) or false, got {shown_value(value)}",
+            f"expected true (every object has exactly one of the classes) or false, got {_shown_value(value)}",
         )
     return value.text.strip().lower() in ("true", "yes", "on")
+
+
+# -- what rows hold ------------------------------------------------------------------------------------------------
+
+
+def _read_task(reader: _Reader) -> TaskName | None:
+    """What the labels are made for, where the file says so.
+
+    Raises:
+        DataError: not the name of a task.
+    """
+    value = reader.get("task")
+    if value is None:
+        return None
+    text = value.text.strip() if isinstance(value, Scalar) else ""
+    task = next((name for name in TASK_NAMES if name == text), None)
+    if task is None:
+        raise reader.error("task", f"expected one of {', '.join(TASK_NAMES)}, got {_shown_value(value)}")
+    return task
+
+
+def _read_keypoints(reader: _Reader) -> KeypointSpec | None:
+    """The keypoints of a row; None without `kpt_shape`.
+
+    Raises:
+        DataError: a key is wrong, or does not fit the number of keypoints.
+    """
+    value = reader.get("kpt_shape")
+    if value is None:
+        for key in ("flip_idx", "kpt_names", "skeleton"):
+            if reader.get(key):
+                raise reader.error(key, "given without kpt_shape; write 'kpt_shape: [number of keypoints, 2 or 3]'")
+        return None
+    numbers = [_integer(part) for part in value] if isinstance(value, list) else []
+    count, dims = numbers if len(numbers) == 2 else (None, None)
+    if count is None or count < 1 or dims not in (2, 3):
+        raise reader.error("kpt_shape", f"expected [number of keypoints, 2 or 3], got {_shown_value(value)}")
+    names = _keypoint_names(reader, count)
+    flip = _indices(reader.get("flip_idx"), "flip_idx", reader)
+    if flip is not None and len(flip) != count:
+        raise reader.error("flip_idx", f"expected {count} indices, one for each keypoint, got {len(flip)}")
+    if flip is not None and (
+        sorted(flip) != list(range(count)) or any(flip[other] != index for index, other in enumerate(flip))
+    ):
+        raise reader.error("flip_idx", f"expected an order of 0 to {count - 1} that undoes itself, got {list(flip)}")
+    try:
+        return KeypointSpec(
+            count=count,
+            dims=3 if dims == 3 else 2,
+            names=names,
+            flip=mirror_order(names) if flip is None else flip,
+            skeleton=_skeleton(reader),
+        )
+    except ConfigError as error:
+        raise reader.error("skeleton", str(error).partition(": ")[2]) from None
+
+
+def _keypoint_names(reader: _Reader, count: int) -> tuple[str, ...]:
+    value = reader.get("kpt_names")
+    if value is None:
+        return ()
+    if isinstance(value, dict):  # a list for each class; they must agree
+        lists = [[part.text for part in names] for names in value.values() if _is_texts(names)]
+        if len(lists) != len(value) or not lists or any(names != lists[0] for names in lists):
+            raise reader.error("kpt_names", "expected the same list of names for every class")
+        value = next(iter(value.values()))
+    if not isinstance(value, list) or not _is_texts(value) or len(value) != count:
+        raise reader.error("kpt_names", f"expected {count} names, one for each keypoint, got {_shown_value(value)}")
+    return tuple(part.text for part in value)
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(part, Scalar) and part.text.strip() for part in value)
+
+
+def _skeleton(reader: _Reader) -> tuple[tuple[int, int], ...]:
+    value = reader.get("skeleton")
+    if value is None:
+        return ()
+    pairs = [_indices(pair, "skeleton", reader) for pair in value] if isinstance(value, list) else [None]
+    if any(pair is None or len(pair) != 2 for pair in pairs):
+        raise reader.error("skeleton", f"expected pairs of keypoint indices from 0, got {_shown_value(value)}")
+    return tuple((pair[0], pair[1]) for pair in pairs if pair is not None)
+
+
+def _indices(value: Value | None, key: str, reader: _Reader) -> tuple[int, ...] | None:
+    if value is None:
+        return None
+    numbers = [_integer(part) for part in value] if isinstance(value, list) else [None]
+    if any(number is None or number < 0 for number in numbers):
+        raise reader.error(key, f"expected a list of indices from 0, got {_shown_value(value)}")
+    return tuple(number for number in numbers if number is not None)
+
+
+def _read_attributes(reader: _Reader) -> tuple[AttributeSpec, ...]:
+    """The attributes that rows carry behind their coordinates, in this order.
+
+    Raises:
+        DataError: not a mapping of names to values.
+    """
+    value = reader.get("attributes")
+    if value is None:
+        return ()
+    try:
+        return attribute_specs(_plain(value))
+    except DeclarationError as error:
+        raise reader.error(error.key, str(error)) from None
+
+
+def _plain(value: Value) -> Any:
+    if isinstance(value, Scalar):
+        return value.text
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value]
+
+
+def _integer(value: Value) -> int | None:
+    """A scalar that is a whole number."""
+    text = value.text.strip() if isinstance(value, Scalar) else ""
+    return int(text) if text.isascii() and text.lstrip("+-").isdigit() and len(text) < 20 else None
+
+
+def _shown_value(value: Value) -> str:
+    """A value as an error names it."""
+    if isinstance(value, Scalar):
+        return repr(value.text)
+    return f"a {'list' if isinstance(value, list) else 'mapping'} of {len(value)}"

@@ -94,9 +94,9 @@ class Job:
         if objects.areas is not None and "areas" not in keeps:
             outlines = objects.polygons if "polygons" in keeps else None
             boxes = objects.boxes.astype(np.float64)
-            told = [_area(box, outlines[i] if outlines else None) for i, box in enumerate(boxes)]
+            plain = [_area(box, outlines[i] if outlines else None) for i, box in enumerate(boxes)]
             # One that box or outline tells as well is not lost.
-            self.lose("stated areas", int((~np.isclose(objects.areas, told, rtol=_SAME_AREA)).sum()))
+            self.lose("stated areas", int((~np.isclose(objects.areas, plain, rtol=_SAME_AREA)).sum()))
         if objects.ignore is not None and "ignore" not in keeps:
             self.lose("ignore regions", len(objects.ignore))
         for name, values in (objects.attributes or {}).items() if "attributes" not in keeps else ():

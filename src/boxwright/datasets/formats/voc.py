@@ -195,10 +195,10 @@ class _Reading:
         if file.width is None or file.height is None:
             return
         try:
-            said = int(float(file.height)), int(float(file.width))
+            stated = int(float(file.height)), int(float(file.width))
         except (ValueError, OverflowError):
-            said = (-1, -1)
-        if said not in ((height, width), (0, 0)):
+            stated = (-1, -1)
+        if stated not in ((height, width), (0, 0)):
             message = f"size says {file.width} x {file.height} px, the upright image has {width} x {height}"
             self.found.say(codes.SIZE_MISMATCH, message, "the image's own size is used")
 

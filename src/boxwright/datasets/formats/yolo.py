@@ -5,6 +5,7 @@
 Source: spec/datasets 1 and 2.
 """
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -54,6 +55,7 @@ _SPLIT_FOLDERS: tuple[tuple[Split, tuple[str, ...]], ...] = (
 )
 _DIGITS = 9  # of a coordinate over the side of the image, written: 1e-5 px at 10 000 px
 _HOLDS: Holds = {name: _row_details(facts) for name, facts in TASKS.items() if not facts.whole_image}
+_MANY_CLASSES = 10_000  # a higher number is no class where nothing names the classes
 _NOT_LABELS = frozenset(("classes.txt", "train.txt", "val.txt", "valid.txt", "test.txt", "readme.txt"))
 
 
@@ -245,8 +247,12 @@ def highest_class(data: bytes) -> int:
     highest = -1
     for line in data.splitlines():
         first = line.split(maxsplit=1)[:1]
-        if first and first[0].isdigit() and len(first[0]) < 5:
-            highest = max(highest, int(first[0]))
+        try:
+            value = float(first[0]) if first else math.nan
+        except ValueError:
+            continue
+        if value.is_integer() and 0 <= value < _MANY_CLASSES:  # 3.0 is read as 3
+            highest = max(highest, int(value))
     return highest
 
 
