@@ -22,6 +22,7 @@ from boxwright.datasets.formats.coco_file import CocoFile, load_coco, looks_like
 from boxwright.datasets.formats.coco_objects import CocoImage, read_objects
 from boxwright.datasets.formats.declarations import mirror_order
 from boxwright.datasets.formats.job import OBJECT_TASKS, Detail, Holds, Job, Part, pixels
+from boxwright.datasets.formats.rle import encode_rle
 from boxwright.datasets.formats.shapes import polygon_area
 from boxwright.datasets.formats.single_file import (
     SPLITS,
@@ -334,7 +335,4 @@ def _run_lengths(job: Job, shape: Polygons, size: tuple[int, int]) -> dict[str, 
     patch = outline_pixels(shape, size)
     mask = np.zeros(size, np.bool_)
     mask[patch.window] = patch.pixels
-    flat = mask.ravel(order="F")
-    edges = np.flatnonzero(np.diff(flat, prepend=False))
-    counts = np.diff(edges, prepend=0, append=flat.size).tolist()
-    return {"area": int(mask.sum()), "segmentation": {"size": list(size), "counts": counts}}
+    return {"area": int(mask.sum()), "segmentation": encode_rle(mask)}
