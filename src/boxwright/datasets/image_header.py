@@ -3,6 +3,9 @@
 """What the first bytes of an image file say: type, size, orientation, depth, frames, and whether its end is there.
 
 Reads a few hundred bytes per file and never decodes pixels, so that a huge or hostile file costs nothing.
+Not left to Pillow, which is no dependency: to tell the size of a WebP file it reads all of it and reserves its canvas
+(1.1 GiB for a file of 250 kB that says 12000 x 12000), it has no colour PFM, does not tell the depth of a 16-bit RGB
+PNG nor whether the end of a BMP or TIFF is there, and a header takes it two to nine times as long.
 Sources: ITU-T T.81 (JPEG), Exif 2.32, PNG specification 3rd edition, WebP container specification, TIFF 6.0, BMP.
 """
 
