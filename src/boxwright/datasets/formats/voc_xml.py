@@ -15,6 +15,7 @@ from boxwright.datasets.codes import Code
 MAX_BYTES = 32 * 2**20
 MAX_DEPTH = 20
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
+_MORE = ("pose", "truncated", "occluded")
 
 
 class XmlError(ValueError):
@@ -110,7 +111,7 @@ class _Handler:
                 self.result.objects[-1].name = text
             case ["object", "difficult"]:
                 self.result.objects[-1].difficult = text
-            case ["object", ("pose" | "truncated" | "occluded") as name]:
+            case ["object", name] if name in _MORE:
                 self.result.objects[-1].more[name] = text
             case ["object", "bndbox", corner] if corner in _CORNERS:
                 self.result.objects[-1].corners[corner] = text
