@@ -29,12 +29,12 @@ from boxwright.errors import DataError  # noqa: E402
 from boxwright.losses import dense_recipes, query_recipes, recipes  # noqa: E402
 from boxwright.losses.assign import Assigner  # noqa: E402
 from boxwright.losses.criterion import Criterion  # noqa: E402
-from boxwright.losses.terms import Term  # noqa: E402
+from boxwright.losses.terms import BuiltInTerm  # noqa: E402
 
 TEMPLATES = HERE / "templates"
 PAGES = HERE / "losses"
 SECTIONS = ("Formula", "Picture", "When to use it", "Published mistakes")
-UNIONS: dict[str, Any] = {"assigners": Assigner, "terms": Term}
+UNIONS: dict[str, Any] = {"assigners": Assigner, "terms": BuiltInTerm}
 NOTE = "<!-- Made by docs/build_losses.py from {source}; change that, then `make docs`. -->"
 PLAIN = {float: "number", int: "whole number", bool: "true or false", str: "text", type(None): "null"}
 

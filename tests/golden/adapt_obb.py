@@ -12,7 +12,7 @@ from tests.golden.common import COMPATIBLE, Run, predictions
 
 from boxwright.losses.assign import TaskAligned
 from boxwright.losses.criterion import Criterion, Rule, Weighted
-from boxwright.losses.terms import Angle, BoxOverlap, DistanceBins, DistanceL1, Term
+from boxwright.losses.terms import Angle, BoxOverlap, BuiltInTerm, DistanceBins, DistanceL1
 from boxwright.ops.decode import Oriented
 from boxwright.structures import Assignment, Outputs, Targets
 
@@ -27,7 +27,7 @@ def obb(case: dict[str, Any], inputs: dict[str, Any], dtype: torch.dtype) -> Run
     swapped = config.get("swapped_size_filter", True)
     targets = oriented_targets(inputs, len(angle), preds.image_size, dtype)
     rotated = config.get("rotated_dfl_target", False)
-    terms: dict[str, Term] = {
+    terms: dict[str, BuiltInTerm] = {
         "box": BoxOverlap(overlap="probiou", cov_floor=config.get("cov_floor", 0.0)),
         "cls": soft_scores(config),
         "dfl": DistanceL1(rotated=rotated) if config.get("plain_l1") else DistanceBins(rotated=rotated),

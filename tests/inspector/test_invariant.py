@@ -16,7 +16,6 @@ from tests.golden.adapters import ADAPTERS
 from tests.golden.inputs import BUILDERS
 
 from boxwright.inspector.probe import inspect
-from boxwright.inspector.shares import OWN_DIVISOR
 from boxwright.losses.criterion import Criterion
 from boxwright.losses.image_level import ImageCriterion
 from boxwright.structures import ImageTargets
@@ -180,7 +179,7 @@ def test_raw_is_what_stands_before_the_division_by_the_normalizer(name, calls):
             value, other = (weighted.term(preds, targets, held).detach().sum() for held in (pairs, doubled))
             if value == 0 or not pairs.valid.any():
                 continue
-            expected = 1.0 if isinstance(weighted.term, OWN_DIVISOR) else 0.5
+            expected = 1.0 if weighted.term.divides_by == "own" else 0.5
             assert float(other / value) == pytest.approx(expected, rel=1e-6), (preds.label, label)
 
 

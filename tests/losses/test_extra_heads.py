@@ -75,7 +75,7 @@ def scene(
 def test_both_forms_of_the_mask_term_give_one_loss(monkeypatch):
     preds, labels = scene((5, 0, 9))
     expected = step(part(preds, slice(None)), labels)
-    monkeypatch.setattr("boxwright.losses.terms.mask.mask_sums", tiled_mask_sums)
+    monkeypatch.setattr("boxwright.kernels.terms.mask.mask_sums", tiled_mask_sums)
 
     got = step(part(preds, slice(None)), labels)
 
@@ -117,7 +117,7 @@ def faked(value: Any, mode: FakeTensorMode) -> Any:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_prepared_targets_need_no_sync(counts, per_slot, dtype, form, monkeypatch):
     # What an accelerator runs is made of plain operations, each of which must do without values.
-    monkeypatch.setattr("boxwright.losses.terms.mask.mask_sums", form)
+    monkeypatch.setattr("boxwright.kernels.terms.mask.mask_sums", form)
     preds, labels = scene(counts, dtype, per_slot=per_slot)
     chosen = rules(per_image=per_slot)
     prepared = chosen.prepare(labels, preds.grid)

@@ -14,7 +14,6 @@ from boxwright.structures import (
     Assignment,
     LossBreakdown,
     LossItem,
-    MatchedRows,
     Predictions,
     Targets,
     at_least_float32,
@@ -108,14 +107,6 @@ def test_boxes_of_pairs_carry_gradient_and_unused_slots_are_harmless():
     assert boxes.tolist() == [[8 - 36, 8 - 37, 8 + 38, 8 + 39], [4, 12, 4, 12]]
     assert preds.box_raw.grad[1, 4].tolist() == [-16, -16, 16, 16]
     assert preds.box_raw.grad[0].eq(0).all()
-
-
-def test_matched_rows_serve_only_their_own_pairs():
-    chosen, rows = pairs(), torch.ones(2, 4)
-    preds = dataclasses.replace(predictions(), matched=MatchedRows(chosen, rows))
-
-    assert preds.raw_at(chosen) is rows
-    assert preds.raw_at(pairs())[0].tolist() == [36 / 16, 37 / 16, 38 / 16, 39 / 16]
 
 
 def test_share_is_weight_over_normalizer():

@@ -36,7 +36,7 @@ def with_leaves(outputs: Outputs) -> Leaves:
 
 
 def _leaf_predictions(preds: Predictions) -> tuple[Predictions, tuple[Tensor, ...]]:
-    changed: dict[str, Any] = {"matched": None}
+    changed: dict[str, Any] = {}
     leaves: list[Tensor] = []
     if preds.table is not None:
         table = _leaf(preds.table)

@@ -14,23 +14,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from boxwright.errors import ShapeError
-from boxwright.losses.terms.attributes import Attribute
-from boxwright.losses.terms.keypoint import KeypointLikelihood, KeypointLocation, KeypointVisibility
-from boxwright.losses.terms.mask import PrototypeMasks
-from boxwright.losses.terms.objectness import Objectness
-from boxwright.losses.terms.semantic import SemanticMap
+from boxwright.losses.terms.base import divides_by
 from boxwright.structures import Assignment, LossItem, Predictions, Targets
-
-# Terms that divide by a count of their own instead of the assignment's normalizer.
-OWN_DIVISOR = (
-    Attribute,
-    KeypointLikelihood,
-    KeypointLocation,
-    KeypointVisibility,
-    Objectness,
-    PrototypeMasks,
-    SemanticMap,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +128,6 @@ def _with(item: LossItem, term: Any, scope: str, pairs: Assignment, targets: Tar
         of_candidates=None,
         of_background=none.expand(batch),
         of_images=none.expand(batch),
-        divisor=1.0 if isinstance(term, OWN_DIVISOR) else float(pairs.normalizer),
+        divisor=1.0 if divides_by(term) == "own" else float(pairs.normalizer),
     )
     return replace(start, **parts)  # type: ignore[arg-type]

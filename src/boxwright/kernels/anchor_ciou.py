@@ -14,9 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from boxwright.ops.overlap import EPSILON
+from boxwright.ops.overlap import EPSILON, SMALLEST
 
-SMALLEST = 1e-12  # cells; a side that underflows to 0 would make the aspect ratio 0 / 0
 QUARTER = 2 / math.pi  # angles are measured in quarter turns
 
 

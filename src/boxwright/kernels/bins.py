@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from boxwright.kernels.chunks import pieces
-from boxwright.ops.constants import constant
 
 LOG2_E = 1.4426950408889634  # exp2 is several times faster than exp on CPUs, at the same precision
 END_GAP = 0.01  # bins; a distance is clamped this far before the last bin, so that its upper neighbour exists
@@ -121,4 +120,4 @@ class _CrossEntropy(torch.autograd.Function):
 
 
 def _numbers(weights: Tensor) -> Tensor:
-    return constant(range(weights.shape[1]), weights)
+    return torch.arange(weights.shape[1], dtype=weights.dtype, device=weights.device)

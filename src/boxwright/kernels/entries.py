@@ -15,7 +15,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from boxwright.kernels.rows import empty_in_memory_order
-from boxwright.kernels.softplus import SATURATED, class_chunks, power, sum_of_softplus
+from boxwright.kernels.softplus import class_chunks, power, sum_of_softplus
+from boxwright.ops.scores import SATURATED
 from boxwright.structures import at_least_float32
 
 

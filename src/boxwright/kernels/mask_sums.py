@@ -21,7 +21,8 @@ from torch.nn import functional
 
 from boxwright.kernels.mask_tiles import tiled_mask_sums as tiled_mask_sums
 from boxwright.kernels.rows import fill_zero_, readable
-from boxwright.kernels.softplus import SATURATED, sum_of_softplus
+from boxwright.kernels.softplus import sum_of_softplus
+from boxwright.ops.scores import SATURATED
 
 FEW_ELEMENTS = 1 << 16  # of an object's mask logits: below this the number of operations counts, not their size
 CROP_ELEMENTS = 1 << 18  # mask logits of an object computed at once on a CPU: they stay in a core's cache

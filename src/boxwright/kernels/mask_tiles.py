@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from boxwright.kernels.rows import fill_zero_
-from boxwright.kernels.softplus import SATURATED
+from boxwright.ops.scores import SATURATED
 
 TILE_ROWS = 32  # pairs of one image that share one copy of its prototypes
 TILE_ELEMENTS = 1 << 25  # mask logits computed at once on an accelerator: 128 MiB of float32

@@ -3,7 +3,7 @@
 """The criterion: for every prediction its role's rule; one assigner, then terms that share its pairs."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import field, fields, is_dataclass, replace
+from dataclasses import field, replace
 from typing import Annotated, Any, Literal
 
 import torch
@@ -12,14 +12,16 @@ from torch import Tensor
 
 from boxwright.config import component
 from boxwright.errors import ConfigError, ShapeError
+from boxwright.kernels import by_definition, fast, kernel_of
 from boxwright.losses.assign import Assigner
 from boxwright.losses.balance import ClassWeights, NoClassWeights
 from boxwright.losses.factors import with_factors
-from boxwright.losses.matched import gather_matched
 from boxwright.losses.memory import Memory, Step
 from boxwright.losses.schedule import Linear as Linear
 from boxwright.losses.schedule import Schedule, value_at
-from boxwright.losses.terms import Term
+from boxwright.losses.shared import SharedPredictions
+from boxwright.losses.terms import BuiltInTerm
+from boxwright.losses.terms.base import takes_class_weights, with_class_weights
 from boxwright.ops.collective import sum_over_ranks, world_size
 from boxwright.structures import Assignment, Grid, LossBreakdown, LossItem, Outputs, Predictions, Targets
 
@@ -30,7 +32,8 @@ def _origin(value: Any) -> Literal["built_in", "custom"]:
 
 # YAML can only name built-ins; in Python any callable of the same signature does.
 AnyTerm = Annotated[
-    Annotated[Term, Tag("built_in")] | Annotated[Callable[[Predictions, Targets, Assignment], Tensor], Tag("custom")],
+    Annotated[BuiltInTerm, Tag("built_in")]
+    | Annotated[Callable[[Predictions, Targets, Assignment], Tensor], Tag("custom")],
     Discriminator(_origin),
 ]
 AnyAssigner = Annotated[
@@ -46,6 +49,9 @@ class Weighted:
     term: AnyTerm
     gain: Schedule = 1.0
 
+    def __post_init__(self) -> None:
+        kernel_of(self.term)
+
 
 @component
 class Rule:
@@ -54,6 +60,11 @@ class Rule:
     assigner: AnyAssigner
     terms: dict[str, Weighted]
     scale: Schedule = 1.0  # of the whole rule, for branches that fade in or out
+
+    def gains(self, progress: float) -> dict[str, float]:
+        """Gain of each term times the rule's scale, at a share `progress` (0 to 1) of the training."""
+        scale = value_at(self.scale, progress)
+        return {name: scale * value_at(weighted.gain, progress) for name, weighted in self.terms.items()}
 
 
 @component
@@ -80,14 +91,18 @@ class Criterion:
         vector = self.class_weights.of(counts)
         if vector is None or isinstance(self.class_weights, NoClassWeights):
             return self
-        taking = [w.term for rule in self.rules.values() for w in rule.terms.values() if _takes_weights(w.term)]
-        if not taking:
+        terms = [weighted.term for rule in self.rules.values() for weighted in rule.terms.values()]
+        if not any(map(takes_class_weights, terms)):
             raise ConfigError(
                 "criterion.class_weights: no term of the criterion takes class weights; leave it at 'none'"
             )
-        given = {"class_weights": vector, "weight_mode": self.class_weights.mode}
+        mode = self.class_weights.mode
+
+        def weighing(weighted: Weighted) -> Weighted:
+            return replace(weighted, term=with_class_weights(weighted.term, vector, mode))
+
         rules = {
-            role: replace(rule, terms={name: _weighing(weighted, given) for name, weighted in rule.terms.items()})
+            role: replace(rule, terms={name: weighing(weighted) for name, weighted in rule.terms.items()})
             for role, rule in self.rules.items()
         }
         return replace(self, rules=rules)
@@ -138,16 +153,14 @@ class Criterion:
         with torch.autocast(outputs.final.logits.device.type, enabled=False):
             every = (*outputs.auxiliary, outputs.final)
             for preds, pairs in zip(every, self._assign(every, targets), strict=True):
-                rule = self._rule(preds.role)
-                assignments[preds.label] = pairs
-                shared = replace(preds, matched=gather_matched(preds, pairs))
-                scale = value_at(rule.scale, progress)
+                rule, label = self._rule(preds.role), preds.label
+                assignments[label], gains = pairs, rule.gains(progress)
+                shared = preds if by_definition() else SharedPredictions.of(preds, pairs)
                 for name, weighted in rule.terms.items():
-                    contributions = weighted.term(shared, targets, pairs)
+                    contributions = fast(weighted.term)(shared, targets, pairs)
                     contributions = with_factors(contributions, weighted.term, shared, targets, pairs)
                     contributions = step.weigh(name, weighted.term, shared, contributions)
-                    gain = scale * value_at(weighted.gain, progress)
-                    items.append(LossItem(f"{preds.label}/{name}", contributions, gain))
+                    items.append(LossItem(f"{label}/{name}", contributions, gains[name]))
             step.finish()
         return LossBreakdown(tuple(items), assignments, self._scale(outputs.final))
 
@@ -188,18 +201,6 @@ class Criterion:
         # A tensor: reading the sum of the ranks' images on the host would be a sync.
         count = torch.full((), float(images), dtype=torch.float32, device=preds.logits.device)
         return ranks * sum_over_ranks(count)
-
-
-def _takes_weights(term: Any) -> bool:
-    """Whether a term is about the classes and has a place for their weights."""
-    names = {of.name for of in fields(term)} if is_dataclass(term) and not isinstance(term, type) else set()
-    return {"class_weights", "weight_mode"} <= names
-
-
-def _weighing(weighted: Weighted, given: Mapping[str, Any]) -> Weighted:
-    term: Any = weighted.term
-    takes = _takes_weights(term) and term.class_weights is None
-    return replace(weighted, term=replace(term, **given)) if takes else weighted
 
 
 def _check(preds: Predictions, targets: Targets) -> None:

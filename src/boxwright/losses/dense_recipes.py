@@ -18,7 +18,7 @@ from boxwright.losses.assign.mask_fit import MaskFit
 from boxwright.losses.assign.task_aligned import TaskAligned
 from boxwright.losses.criterion import Criterion, Rule, Weighted
 from boxwright.losses.schedule import Linear, Schedule
-from boxwright.losses.terms import Term
+from boxwright.losses.terms import BuiltInTerm
 from boxwright.losses.terms.angle import Angle
 from boxwright.losses.terms.box import BoxOverlap, DistanceBins, DistanceL1
 from boxwright.losses.terms.keypoint import KeypointLikelihood, KeypointLocation, KeypointVisibility
@@ -84,7 +84,7 @@ def yolov8_segment(
         semantic: adds the helper head's class map (`sem`, gain 7.5).
         mask_aware: assigns by the mean of box and mask overlap.
     """
-    parts: dict[str, Term] = {
+    parts: dict[str, BuiltInTerm] = {
         "box": BoxOverlap(),
         "seg": PrototypeMasks(resize="prototypes" if modern else "labels"),
         **_common(num_bins, modern),
@@ -114,7 +114,7 @@ def yolov8_pose(
         likelihood: for heads that give spreads: adds their likelihood (`rle`, gain 1), and assigns by keypoint
             similarity on levels that fit the object's size.
     """
-    parts: dict[str, Term] = {
+    parts: dict[str, BuiltInTerm] = {
         "box": BoxOverlap(),
         "pose": KeypointLocation(sigmas=sigmas),
         "kobj": KeypointVisibility(),
@@ -139,7 +139,7 @@ def yolov8_oriented(
             term of its own (`angle`, gain 1).
     """
     assigner = _assigner(topk, modern, overlap="probiou", smallest_side=SMALLEST_ORIENTED)
-    parts: dict[str, Term] = {
+    parts: dict[str, BuiltInTerm] = {
         "box": BoxOverlap(overlap="probiou", cov_floor=COV_FLOOR if modern else 0.0),
         **_common(num_bins, modern),
         **({"angle": Angle()} if modern else {}),
@@ -199,13 +199,13 @@ def _assigner(topk: int, modern: bool, **options: object) -> TaskAligned:
     return TaskAligned(topk=topk, min_side="second_stride" if modern else 0.0, **options)  # type: ignore[arg-type]
 
 
-def _common(num_bins: int, modern: bool) -> dict[str, Term]:
+def _common(num_bins: int, modern: bool) -> dict[str, BuiltInTerm]:
     """Terms of every dense head, beside the box's."""
     return {"cls": SoftScores(), "dfl": DistanceL1() if modern and num_bins == 1 else DistanceBins()}
 
 
 def _rule(
-    assigner: TaskAligned, parts: Mapping[str, Term], gains: Mapping[str, float] | None, scale: Schedule = 1.0
+    assigner: TaskAligned, parts: Mapping[str, BuiltInTerm], gains: Mapping[str, float] | None, scale: Schedule = 1.0
 ) -> Rule:
     for name in gains or {}:
         if name not in parts:

@@ -2,17 +2,21 @@
 # SPDX-FileCopyrightText: The boxwright authors
 """Factors on contributions that labels decide: weights of objects, and ignore regions. One place for every term.
 
-Weights of objects are 0 or more; an object with weight 0 costs nothing, nor do the candidates that it holds.
+Weights of objects are 0 or more; an object with weight 0 costs nothing, nor do the candidates that it holds. Here is
+also what score terms divide by when a batch has no positive.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from boxwright.errors import ShapeError
+from boxwright.ops.collective import sum_over_ranks
 from boxwright.structures import Assignment, Predictions, Targets
+
+EmptyNorm = Literal["sum", "anchors"]
 
 
 def with_factors(
@@ -63,6 +67,16 @@ def _times(contributions: Tensor, factor: Tensor) -> Tensor:
 def _of_pairs(weights: Tensor, pairs: Assignment) -> Tensor:
     of = weights[pairs.image, pairs.target].to(pairs.weight.dtype)
     return torch.where(pairs.valid, of, torch.ones_like(of))
+
+
+def divisor(empty_norm: EmptyNorm, preds: Predictions, pairs: Assignment) -> Float[Tensor, ""]:
+    """The normalizer; where no pair weighs anything, with `empty_norm` "anchors", the candidates of all ranks."""
+    if empty_norm == "sum":
+        return pairs.normalizer
+    batch, anchors = preds.logits.shape[:2]
+    counts = torch.stack((pairs.weight.sum(), pairs.weight.new_full((), float(batch * anchors))))
+    weight, candidates = sum_over_ranks(counts).unbind()
+    return torch.where(weight == 0, candidates, pairs.normalizer)
 
 
 def in_regions(preds: Predictions, regions: Float[Tensor, "B I 4"]) -> Bool[Tensor, "B A"]:

@@ -2,18 +2,12 @@
 # SPDX-FileCopyrightText: The boxwright authors
 """Elementwise loss mathematics; nothing here reduces over pairs or anchors."""
 
-from typing import Any
-
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from boxwright.kernels.chunks import CACHE_ELEMENTS, pieces
-from boxwright.kernels.rows import empty_in_memory_order
-from boxwright.kernels.softplus import SATURATED, class_chunks, sum_of_softplus
-from boxwright.structures import at_least_float32
+from boxwright.ops.scores import SATURATED
 
 END_GAP = 0.01  # bins; a distance is clamped this far before the last bin, so that its upper neighbour exists
 
@@ -107,6 +101,7 @@ def varifocal(
     gamma: float = 2.0,
     *,
     detach_weight: bool = False,
+    pos_weight: float | Float[Tensor, "*#n"] = 1.0,
 ) -> Float[Tensor, "*n"]:
     """Binary cross-entropy with the quality, weighted by it where positive and by alpha * p^gamma elsewhere.
 
@@ -120,7 +115,7 @@ def varifocal(
     """
     power = torch.sigmoid(logits.detach() if detach_weight else logits) ** gamma
     hard = positive.to(logits.dtype)
-    return (alpha * power * (1 - hard) + quality * hard) * bce_with_logits(logits, quality)
+    return (alpha * power * (1 - hard) + quality * hard) * bce_with_logits(logits, quality, pos_weight)
 
 
 def distribution_focal(logits: Float[Tensor, "*n side_bins"], distances: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n"]:
@@ -138,88 +133,3 @@ def distribution_focal(logits: Float[Tensor, "*n side_bins"], distances: Float[T
     log_p = torch.unflatten(logits, -1, (4, num_bins)).log_softmax(dim=-1)
     at_low, at_high = log_p.gather(-1, bins).unbind(dim=-1)
     return -((1 - share) * at_low + share * at_high).mean(dim=-1)
-
-
-def sparse_bce(
-    logits: Float[Tensor, "B A C"],
-    image: Int64[Tensor, " P"],
-    anchor: Int64[Tensor, " P"],
-    label: Int64[Tensor, " P"],
-    soft: Float[Tensor, " P"],
-) -> Float[Tensor, "B A"]:
-    """Binary cross-entropy summed over each anchor's classes, for targets that are `soft` at P entries and 0 elsewhere.
-
-    The dense target never exists: the sum of softplus(z) over all logits, minus soft * z at the P entries; the gradient
-    is sigmoid(z) with P corrections. Entries with soft = 0 are left out, so they may point anywhere. Computed in at
-    least float32 and in the memory order of `logits`.
-
-    >>> zero = torch.zeros(1, dtype=torch.int64)
-    >>> sparse_bce(torch.zeros(1, 1, 2), zero, zero, zero, torch.ones(1)).item() == 2 * torch.tensor(2.0).log().item()
-    True
-    """
-    values: Tensor = _SparseBce.apply(logits, image, anchor, label, soft)  # type: ignore[no-untyped-call]
-    return values
-
-
-class _SparseBce(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, image: Tensor, anchor: Tensor, label: Tensor, soft: Tensor) -> Tensor:
-        ctx.save_for_backward(logits, image, anchor, label, soft)
-        values = at_least_float32(logits[:0, :0, :1]).new_empty(logits.shape[:2])
-        for block in _blocks(logits):
-            values[block] = sum_of_softplus(at_least_float32(logits[block]))
-        matched = at_least_float32(logits[image, anchor, label])
-        gain = torch.where(soft != 0, soft * matched, torch.zeros_like(matched)).to(values.dtype)
-        return values.index_put_((image, anchor), -gain, accumulate=True)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
-        logits, image, anchor, label, soft = ctx.saved_tensors
-        out = empty_in_memory_order(logits)
-        for block in _blocks(logits):
-            _write_slope(out[block], logits[block], gradient[block][..., None])
-        correction = torch.where(soft != 0, -soft * gradient[image, anchor], torch.zeros_like(soft)).to(out.dtype)
-        return out.index_put_((image, anchor, label), correction, accumulate=True), None, None, None, None
-
-
-def sum_of_bce(logits: Float[Tensor, "*n C"], targets: Float[Tensor, "*n C"]) -> Float[Tensor, "*n"]:
-    """Binary cross-entropy summed over the last axis; the targets are constants.
-
-    >>> round(sum_of_bce(torch.zeros(3), torch.ones(3)).item(), 4)
-    2.0794
-    """
-    values: Tensor = _SumOfBce.apply(logits, targets)  # type: ignore[no-untyped-call]
-    return values
-
-
-class _SumOfBce(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
-        ctx.save_for_backward(logits, targets)
-        # No product with a target of 0, where the logit may be infinite.
-        hit = torch.where(targets != 0, targets * logits, logits.new_zeros(()))
-        return sum_of_softplus(logits).sub_(hit.sum(dim=-1))
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        logits, targets = ctx.saved_tensors
-        return torch.sigmoid(logits).sub_(targets).mul_(gradient[..., None]), None
-
-
-def _write_slope(out: Tensor, logits: Tensor, gradient: Tensor) -> None:
-    """Sigmoid times the gradient, computed in at least float32; straight into `out` where its type allows it."""
-    if out.dtype in (torch.float16, torch.bfloat16) or torch.compiler.is_compiling():
-        out.copy_(torch.sigmoid(at_least_float32(logits)).mul_(gradient))
-    else:
-        torch.sigmoid(logits, out=out).mul_(gradient)
-
-
-def _blocks(logits: Tensor) -> list[tuple[slice, slice]]:
-    """Images, or candidates of a single image, to work on at once."""
-    batch, anchors, classes = logits.shape
-    if batch == 1:
-        rows = max(CACHE_ELEMENTS // max(classes, 1), 1)
-        return [(slice(None), part) for part in pieces(anchors, logits.device, rows)]
-    return [(chunk, slice(None)) for chunk in class_chunks(logits)]

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from boxwright.errors import ConfigError
-from boxwright.losses.terms.objectness import MOMENTUM, AutoBalance, Objectness
+from boxwright.losses.terms.base import LevelBalance
 from boxwright.ops.collective import sum_over_ranks
-from boxwright.structures import Outputs, Predictions
+from boxwright.structures import Grid, Outputs, Predictions
 
 
 class Memory:
@@ -41,24 +41,25 @@ class Step:
 
     def __init__(self, memory: Memory, outputs: Outputs) -> None:
         self._memory = memory
-        self._grids: dict[str, list[Any]] = {}
+        self._grids: dict[str, list[Grid]] = {}
         for preds in (*outputs.auxiliary, outputs.final):
             if preds.grid is not None:
                 self._grids.setdefault(preds.role, []).append(preds.grid)
         for grids in self._grids.values():
             grids.sort(key=lambda grid: grid.first_level)
-        self._seen: dict[str, list[tuple[Any, list[Tensor]]]] = {}
-        self._terms: dict[str, Objectness] = {}
+        self._seen: dict[str, list[tuple[Grid, list[Tensor]]]] = {}
+        self._rules: dict[str, LevelBalance] = {}
 
     def weigh(self, name: str, term: Any, preds: Predictions, contributions: Tensor) -> Tensor:
         """Contributions times their level's balance, for terms that adapt it; as they are for all others."""
-        if not isinstance(term, Objectness) or not isinstance(term.balance, AutoBalance):
+        rule: LevelBalance | None = getattr(term, "remembers", None)
+        if rule is None:
             return contributions
         name, sizes = f"{preds.role}/{name}", preds.cells.level_sizes
-        balance = self._balance(name, term, preds.role, contributions).to(contributions.dtype)
+        balance = self._balance(name, rule, preds.role, contributions).to(contributions.dtype)
         levels = torch.split(contributions, list(sizes), dim=1)
-        if contributions.requires_grad or term.balance.in_eval:
-            self._terms[name] = term
+        if rule.moves(contributions.requires_grad):
+            self._rules[name] = rule
             self._seen.setdefault(name, []).append((preds.cells, [level.detach().sum() for level in levels]))
         first = preds.cells.first_level
         return torch.cat([level * balance[first + index] for index, level in enumerate(levels)], dim=1)
@@ -69,16 +70,11 @@ class Step:
             balance = self._memory.balances[name].clone()
             values = {grid.first_level + i: value for grid, levels in seen for i, value in enumerate(levels)}
             losses = sum_over_ranks(torch.stack([values[level].to(balance.dtype) for level in range(len(balance))]))
-            # A level without loss says nothing about its weight.
-            moved = torch.where(losses > 0, balance * MOMENTUM + (1 - MOMENTUM) / losses, balance)
-            strides = [stride for grid, _ in sorted(seen, key=_first) for stride in grid.level_strides]
-            auto = self._terms[name].balance
-            assert isinstance(auto, AutoBalance)
-            self._memory.balances[name] = moved / moved[strides.index(auto.reference_stride)]
+            grids = [grid for grid, _ in sorted(seen, key=_first)]
+            self._memory.balances[name] = self._rules[name].moved(balance, losses, grids)
 
-    def _balance(self, name: str, term: Objectness, role: str, like: Tensor) -> Tensor:
-        start = term.start(self._grids[role])
-        assert start is not None
+    def _balance(self, name: str, rule: LevelBalance, role: str, like: Tensor) -> Tensor:
+        start = rule.start_for(self._grids[role])
         known = self._memory.balances.get(name)
         if known is None:
             known = torch.tensor(start, dtype=torch.float64, device=like.device)
@@ -88,5 +84,5 @@ class Step:
         return self._memory.balances[name]
 
 
-def _first(seen: tuple[Any, list[Tensor]]) -> int:
-    return int(seen[0].first_level)
+def _first(seen: tuple[Grid, list[Tensor]]) -> int:
+    return seen[0].first_level

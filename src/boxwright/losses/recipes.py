@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from boxwright.losses.assign.anchor_ratio import AnchorRatio
 from boxwright.losses.criterion import Criterion, Rule, Weighted
-from boxwright.losses.terms import Term
+from boxwright.losses.terms import BuiltInTerm
 from boxwright.losses.terms.anchor_box import AnchorOverlap
 from boxwright.losses.terms.mask import PrototypeMasks
 from boxwright.losses.terms.matched_scores import ExclusiveScores, HardScores
@@ -129,7 +129,7 @@ def yolov5_segment(*, gains: Mapping[str, float] | None = None, exclusive: bool 
     return Criterion(rules={"main": Rule(assigner=base.assigner, terms=terms)})
 
 
-def _yolov5(terms: Mapping[str, Term], gains: Mapping[str, float] | None, ratio: float) -> Criterion:
+def _yolov5(terms: Mapping[str, BuiltInTerm], gains: Mapping[str, float] | None, ratio: float) -> Criterion:
     gain = YOLOV5_GAINS | dict(gains or {})
     weighted = {name: Weighted(term=term, gain=gain[name]) for name, term in terms.items()}
     return Criterion(rules={"main": Rule(assigner=AnchorRatio(ratio=ratio), terms=weighted)})

@@ -14,6 +14,7 @@ from boxwright.ops.boxes import cxcywh_to_xyxy
 OverlapName = Literal["iou", "giou", "diou", "ciou"]
 BoxFormat = Literal["xyxy", "cxcywh"]
 
+SMALLEST = 1e-12  # cells; a side that underflows to 0 would make the aspect ratio 0 / 0
 EPSILON = 1e-7  # in the unit of the boxes (squared for areas); part of the definition, spec/losses B.2
 
 

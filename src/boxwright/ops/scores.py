@@ -8,6 +8,8 @@ from torch.nn import functional
 
 from boxwright.structures import at_least_float32
 
+SATURATED = 40.0  # beyond this softplus(z) equals z to the last bit of float64
+
 
 def class_probabilities(
     logits: Float[Tensor, "*n C"], exclusive: bool, objectness: Float[Tensor, "*n"] | None = None

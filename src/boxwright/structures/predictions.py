@@ -3,7 +3,7 @@
 """Raw outputs of a model, and how to read them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
@@ -40,7 +40,6 @@ class MatchedRows:
 
     pairs: Assignment
     box_raw: Float[Tensor, "P raw"]
-    shared: dict[str, Tensor] = field(default_factory=dict, compare=False)  # what a term computed that others read
     logits: Float[Tensor, "P C"] | None = None  # gathered only from a `Predictions.table`
     mask_coefs: Float[Tensor, "P Q"] | None = None
     objectness: Float[Tensor, "B A"] | None = None  # the whole plane, with the gradient that goes to the table
@@ -57,7 +56,6 @@ class Predictions:
     grid: Grid | None = None  # None for queries
     role: str = "main"  # "main", "one2many", "one2one", "decoder", "encoder", "denoise"
     layer: int = 0
-    matched: MatchedRows | None = None  # set by the criterion for the assignment its terms share
     input_size: tuple[int, int] | None = None  # (H, W) px, where there is no grid to tell
     exclusive: bool = False  # classes exclude one another: scores by softmax and not by sigmoid
     objectness: Float[Tensor, "B A"] | None = None  # raw
@@ -152,14 +150,10 @@ class Predictions:
 
     def raw_at(self, pairs: Assignment) -> Float[Tensor, "P raw"]:
         """Raw outputs of the matched candidates, at least float32, with gradient; zeros where a pair is not valid."""
-        if self.matched is not None and self.matched.pairs is pairs:
-            return self.matched.box_raw
         return rows_at(self.box_raw, pairs)
 
     def logits_at(self, pairs: Assignment) -> Float[Tensor, "P C"]:
         """Class logits of the matched candidates, at least float32, with gradient; zeros where a pair is not valid."""
-        if self.matched is not None and self.matched.pairs is pairs and self.matched.logits is not None:
-            return self.matched.logits
         return rows_at(self.logits, pairs)
 
     def coefs_at(self, pairs: Assignment) -> Float[Tensor, "P Q"]:
@@ -170,8 +164,6 @@ class Predictions:
         """
         if self.mask_coefs is None:
             raise ShapeError(f"Predictions.mask_coefs: expected (B, A, Q), got None for role '{self.role}'")
-        if self.matched is not None and self.matched.pairs is pairs and self.matched.mask_coefs is not None:
-            return self.matched.mask_coefs
         return rows_at(self.mask_coefs, pairs)
 
     def keypoints_at(self, pairs: Assignment) -> Float[Tensor, "P K D"]:
@@ -182,8 +174,6 @@ class Predictions:
         """
         if self.keypoints_raw is None:
             raise ShapeError(f"Predictions.keypoints_raw: expected (B, A, K, D), got None for role '{self.role}'")
-        if self.matched is not None and self.matched.pairs is pairs and self.matched.keypoints is not None:
-            return self.matched.keypoints
         return rows_at(self.keypoints_raw, pairs)
 
     @property
@@ -195,8 +185,6 @@ class Predictions:
         """
         if self.objectness is None:
             raise ShapeError(f"Predictions.objectness: expected (B, A), got None for role '{self.role}'")
-        if self.matched is not None and self.matched.objectness is not None:
-            return self.matched.objectness
         return at_least_float32(self.objectness)
 
     def boxes_at(self, pairs: Assignment) -> Float[Tensor, "P box"]:
@@ -254,7 +242,6 @@ def _joined_levels(levels: Sequence[Predictions]) -> Predictions:
     grids = [preds.cells for preds in levels]
     moved: dict[str, Any] = {
         "layer": 0,
-        "matched": None,
         "grid": Grid(
             points=torch.cat([grid.points for grid in grids]),
             strides=torch.cat([grid.strides for grid in grids]),

@@ -239,7 +239,7 @@ def test_images_and_slots_may_be_permuted():
 
 def test_reference_stride_that_is_not_there_is_named():
     with pytest.raises(ShapeError, match=r"reference_stride: expected one of the strides \[8, 16, 32\], got 64"):
-        Objectness(balance=AutoBalance(reference_stride=64)).start([GRID])
+        Objectness(balance=AutoBalance(reference_stride=64)).remembers.start_for([GRID])
 
 
 @pytest.mark.parametrize("setting", [{"gr": 1.5}, {"gr": math.nan}, {"focal_gamma": 0.5}, {"focal_gamma": -1.0}])

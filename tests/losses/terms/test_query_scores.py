@@ -94,7 +94,8 @@ def test_gradcheck(name, matched):
 def test_a_match_on_another_rank_keeps_varifocal(monkeypatch, name):
     preds = query_predictions(generator(3), 2, 5)
     alone = TERMS[name](preds, make_targets([], []), nothing())
-    monkeypatch.setattr("boxwright.losses.terms.query_scores.sum_over_ranks", lambda count: count + 1)
+    for room in ("losses", "kernels"):
+        monkeypatch.setattr(f"boxwright.{room}.terms.query_scores.sum_over_ranks", lambda count: count + 1)
 
     got = TERMS[name](preds, make_targets([], []), nothing())
 

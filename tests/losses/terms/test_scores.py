@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tests.losses.scenes import CLASSES, generator, make_targets, random_predictions
 
 from boxwright.errors import ConfigError, ShapeError
+from boxwright.losses.factors import with_factors
 from boxwright.losses.terms import FocalScores, QualityFocalScores, SoftScores, VarifocalScores
 from boxwright.structures import Assignment, Predictions, Targets
 
@@ -279,21 +280,26 @@ def test_an_empty_batch_may_be_divided_by_its_candidates():
 @pytest.mark.parametrize(("term", "exclusive"), CASES)
 def test_a_candidate_in_an_ignore_region_may_hold_anything(term, exclusive):
     preds = dataclasses.replace(random_predictions(generator(9), 2), exclusive=exclusive)
-    logits = preds.logits.detach().clone()
-    logits[1, 30:40] = torch.tensor([torch.nan, torch.inf, -torch.inf], dtype=torch.float64)
-    logits.requires_grad_()
-    region = dataclasses.replace(TARGETS, ignore=torch.zeros(2, 1, 4, dtype=torch.float64))
+    # The first level has 12 columns of 8 px: cells 30 to 41 are the last six of its third row and half of the fourth.
+    regions = torch.tensor([[[0, 0, 0, 0], [0, 0, 0, 0]], [[48, 16, 96, 24], [0, 24, 48, 32]]], dtype=torch.float64)
+    targets = dataclasses.replace(TARGETS, ignore=regions)
 
-    got = term(dataclasses.replace(preds, logits=logits), region, pairs())
-    kept = torch.ones_like(got, dtype=torch.bool)
-    kept[1, 30:40] = False
-    torch.where(kept, got, torch.zeros_like(got)).sum().backward()
+    def total(logits: torch.Tensor) -> torch.Tensor:
+        there = dataclasses.replace(preds, logits=logits)
+        return with_factors(term(there, targets, pairs()), term, there, targets, pairs())
 
-    calm = term(preds, TARGETS, pairs())
-    torch.where(kept, calm, torch.zeros_like(calm)).sum().backward()
-    assert torch.allclose(got[kept], calm[kept], rtol=1e-12)
-    assert logits.grad[1, 30:40].eq(0).all()
-    assert torch.allclose(logits.grad, preds.logits.grad, rtol=1e-12, atol=1e-16)
+    wild = preds.logits.detach().clone()
+    wild[1, 30:42] = torch.tensor([torch.nan, torch.inf, -torch.inf], dtype=torch.float64)
+    wild.requires_grad_()
+    got, calm = total(wild), total(preds.logits)
+    got.sum().backward()
+    calm.sum().backward()
+
+    assert got[1, 30:42].eq(0).all()
+    assert torch.allclose(got, calm, rtol=1e-12)
+    assert wild.grad[1, 30:42].eq(0).all()
+    assert wild.grad[1, 29].ne(0).all()
+    assert torch.allclose(wild.grad, preds.logits.grad, rtol=1e-12, atol=1e-16)
 
 
 def test_by_channel_logits_get_the_same_gradient_in_their_own_order():

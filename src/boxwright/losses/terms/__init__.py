@@ -2,9 +2,10 @@
 # SPDX-FileCopyrightText: The boxwright authors
 """Loss terms: (predictions, targets, pairs) -> contributions of shape (P,) or (B, A), normalised, before gain.
 
-Lives here: one frozen dataclass per term, and the one list of built-in terms below.
-May import: `ops`, `kernels`, `structures`, `losses.functional`.
-To add one: the dataclass, its line in `Term`, a test of the same name.
+Lives here: one frozen dataclass per term, and the one list of built-in terms below. A term is written as its paper
+writes it, dense and with autograd, and says its scope, divisor and class weights itself (`base.py`).
+May import: `ops`, `structures`, `losses`; never `kernels`, where a faster form may stand under the same name.
+To add one: the dataclass, its line in `BuiltInTerm`, a test of the same name.
 Never here: a gain, a reduction to a scalar, an `if` about empty targets.
 """
 
@@ -25,7 +26,7 @@ from boxwright.losses.terms.query_scores import QueryScores, QueryVarifocalScore
 from boxwright.losses.terms.scores import FocalScores, QualityFocalScores, SoftScores, VarifocalScores
 from boxwright.losses.terms.semantic import SemanticMap
 
-Term = Annotated[
+BuiltInTerm = Annotated[
     AnchorOverlap
     | Angle
     | Attribute

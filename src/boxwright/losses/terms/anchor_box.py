@@ -9,10 +9,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from boxwright.config import component
-from boxwright.kernels.anchor_ciou import SMALLEST, anchor_ciou
-from boxwright.kernels.rows import planes_at, slot_of
+from boxwright.losses.terms.base import Divisor, Scope
+from boxwright.ops.boxes import xyxy_to_cxcywh
 from boxwright.ops.decode import Anchor
-from boxwright.ops.overlap import OverlapName, paired_overlap
+from boxwright.ops.overlap import SMALLEST, OverlapName, paired_overlap
 from boxwright.structures import Assignment, Predictions, Targets
 
 
@@ -27,7 +27,8 @@ class AnchorOverlap:
 
     kind: Literal["anchor_overlap"] = "anchor_overlap"
     overlap: OverlapName = "ciou"
-    scope: ClassVar[Literal["pair"]] = "pair"
+    scope: ClassVar[Scope] = "pair"
+    divides_by: ClassVar[Divisor] = "assignment"
 
     def __call__(self, preds: Predictions, targets: Targets, pairs: Assignment) -> Float[Tensor, " P"]:
         """Contribution of each pair."""
@@ -38,22 +39,8 @@ class AnchorOverlap:
 def overlap_in_cells(
     preds: Predictions, targets: Targets, pairs: Assignment, overlap: OverlapName
 ) -> Float[Tensor, " P"]:
-    """Overlap of each pair in cells, by centre and size, with gradient; computed once for all terms of a rule."""
-    shared = preds.matched.shared if preds.matched is not None and preds.matched.pairs is pairs else {}
-    name = f"overlap in cells: {overlap}"
-    if name in shared:
-        return shared[name]
-    grid = preds.cells
-    if overlap == "ciou" and isinstance(preds.decoder, Anchor) and grid.prior_wh is not None:
-        raw, strides = preds.raw_at(pairs), grid.strides.index_select(0, pairs.anchor)
-        priors = planes_at(grid.prior_wh, pairs.anchor) / strides
-        wanted = _in_cells(planes_at(targets.boxes.flatten(0, 1), slot_of(pairs, targets)), preds, pairs)
-        found = anchor_ciou(raw, priors.to(raw.dtype), wanted.to(raw.dtype))
-    else:
-        found = paired_overlap(*boxes_in_cells(preds, targets, pairs), overlap, box_format="cxcywh")
-    if torch.is_grad_enabled():
-        shared[name] = found
-    return found
+    """Overlap of each pair in cells, by centre and size, with gradient."""
+    return paired_overlap(*boxes_in_cells(preds, targets, pairs), overlap, box_format="cxcywh")
 
 
 def boxes_in_cells(
@@ -64,20 +51,18 @@ def boxes_in_cells(
     Predictions that are not anchor-based are decoded to pixels first.
     """
     grid, raw = preds.cells, preds.raw_at(pairs)
-    corners = targets.boxes.flatten(0, 1).index_select(0, slot_of(pairs, targets)).to(raw.dtype)
-    wanted = _in_cells(corners.t(), preds, pairs).t()
+    wanted = _in_cells(targets.boxes[pairs.image, pairs.target].to(raw.dtype), preds, pairs)
     if not isinstance(preds.decoder, Anchor) or grid.prior_wh is None:
-        return _in_cells(preds.boxes_at(pairs).t(), preds, pairs).t(), wanted
+        return _in_cells(preds.boxes_at(pairs), preds, pairs), wanted
     strides = grid.strides[pairs.anchor].to(raw.dtype)
     matched = preds.decoder.in_cells(raw, grid.prior_wh[pairs.anchor].to(raw.dtype) / strides[:, None])
     centre, size = matched[:, :2], matched[:, 2:]
     return torch.cat((centre, size.clamp(min=SMALLEST)), dim=-1), wanted
 
 
-def _in_cells(corners: Tensor, preds: Predictions, pairs: Assignment) -> Tensor:
-    """Planes (4, P) of corner boxes, px, as centre and size in cells, relative to the corner of each pair's cell."""
-    grid, low, high = preds.cells, corners[:2], corners[2:]
-    strides = grid.strides.index_select(0, pairs.anchor).to(corners.dtype)
-    middle = planes_at(grid.points, pairs.anchor).to(corners.dtype)  # of the cell
-    centre = ((low + high) / 2 - middle) / strides + 0.5
-    return torch.cat((centre, (high - low) / strides))
+def _in_cells(corners: Float[Tensor, "P 4"], preds: Predictions, pairs: Assignment) -> Float[Tensor, "P 4"]:
+    """Corner boxes, px, as centre and size in cells, relative to the corner of each pair's cell."""
+    stride = preds.cells.strides[pairs.anchor, None].to(corners.dtype)
+    middle = preds.cells.points[pairs.anchor].to(corners.dtype)  # of the cell
+    boxes = xyxy_to_cxcywh(corners)
+    return torch.cat(((boxes[:, :2] - middle) / stride + 0.5, boxes[:, 2:] / stride), dim=-1)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from boxwright.config import component
 from boxwright.errors import ConfigError, ShapeError
+from boxwright.losses.terms.base import Divisor, Scope
 from boxwright.structures import Assignment, Predictions, Targets, rows_at
 
 SMALLEST = 1e-9  # cells; part of the definition
@@ -28,7 +29,8 @@ class Angle:
     kind: Literal["angle"] = "angle"
     elongation: float = 3.0
 
-    scope: ClassVar[Literal["pair"]] = "pair"
+    scope: ClassVar[Scope] = "pair"
+    divides_by: ClassVar[Divisor] = "assignment"
 
     def __post_init__(self) -> None:
         if not self.elongation > 0:

@@ -12,6 +12,7 @@ from torch import Tensor
 from boxwright.config import component
 from boxwright.errors import ConfigError, ShapeError
 from boxwright.losses.functional import bce_with_logits, cross_entropy
+from boxwright.losses.terms.base import Divisor, Scope
 from boxwright.ops.collective import sum_over_ranks
 from boxwright.ops.constants import constant
 from boxwright.structures import Assignment, Predictions, Targets, rows_at
@@ -37,7 +38,8 @@ class Attribute:
     weights: tuple[float, ...] | None = None
     missing: Literal["error", "skip"] = "error"  # predictions (layers) that lack these logits: refuse, or cost nothing
 
-    scope: ClassVar[Literal["pair"]] = "pair"
+    scope: ClassVar[Scope] = "pair"
+    divides_by: ClassVar[Divisor] = "own"
 
     def __post_init__(self) -> None:
         wrong = [value for value in self.weights or () if not (math.isfinite(value) and value >= 0)]

@@ -2,6 +2,7 @@
 # SPDX-FileCopyrightText: The boxwright authors
 """Terms on the matched boxes, axis-aligned or oriented: overlap, and the distances of the sides."""
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -10,16 +11,16 @@ from torch import Tensor
 
 from boxwright.config import component
 from boxwright.errors import ConfigError, ShapeError
-from boxwright.kernels.bins import Bins, distance_cross_entropy, mean_distance
-from boxwright.kernels.rows import planes_at, slot_of
+from boxwright.losses.functional import distribution_focal
+from boxwright.losses.terms.base import Divisor, Scope
 from boxwright.ops.box_losses import NWD_SCALE, SIMILARITY_NAMES, BoxSimilarityName, box_similarity, inner_change
 from boxwright.ops.boxes import cxcywh_to_xyxy
 from boxwright.ops.constants import constant
 from boxwright.ops.decode import Distance, Oriented
-from boxwright.ops.distances import decode_distances, decode_rotated, encode_distances, encode_rotated
+from boxwright.ops.distances import encode_distances, encode_rotated
 from boxwright.ops.overlap import OverlapName, paired_overlap
 from boxwright.ops.probiou import paired_probiou
-from boxwright.structures import Assignment, Predictions, Targets, rows_at
+from boxwright.structures import Assignment, Grid, Predictions, Targets
 
 Unit = Literal["pixel", "cell", "normalized"]
 
@@ -42,7 +43,8 @@ class BoxOverlap:
     inner_ratio: float | None = None  # compare the inner parts (or surroundings, above 1) of the boxes: Inner-IoU
     nwd_scale: float = NWD_SCALE  # px; "nwd" only
 
-    scope: ClassVar[Literal["pair"]] = "pair"
+    scope: ClassVar[Scope] = "pair"
+    divides_by: ClassVar[Divisor] = "assignment"
 
     def __post_init__(self) -> None:
         if self.cov_floor < 0 or (self.cov_floor > 0 and self.overlap != "probiou"):
@@ -65,17 +67,24 @@ class BoxOverlap:
         Raises:
             ShapeError: the overlap is not one of the targets' or the predictions' kind of boxes.
         """
-        matched = _boxes_at(preds, pairs)
-        wanted = _wanted(targets, pairs).to(matched.dtype)
-        numbers = 5 if self.overlap == "probiou" else 4
-        for field, boxes in (("Predictions", matched), ("Targets", wanted)):
-            if boxes.shape[-1] != numbers:
-                raise ShapeError(
-                    f"BoxOverlap.overlap: '{self.overlap}' expects boxes of {numbers} numbers, got {field} with "
-                    f"{boxes.shape[-1]}"
-                )
+        return self.contributions(preds.boxes_at(pairs), targets.boxes[pairs.image, pairs.target], preds, pairs)
+
+    def contributions(
+        self,
+        matched: Float[Tensor, "P box"],
+        wanted: Float[Tensor, "P true_box"],
+        preds: Predictions,
+        pairs: Assignment,
+    ) -> Float[Tensor, " P"]:
+        """(1 - overlap) * weight / normalizer of each pair, from its predicted and its true box, px.
+
+        Raises:
+            ShapeError: the overlap is not one of the targets' or the predictions' kind of boxes.
+        """
+        wanted = wanted.to(matched.dtype)
+        self._check(matched, wanted)
         unit: Unit = "pixel" if self.overlap in SIMILARITY_NAMES else self.unit
-        matched, wanted = (in_unit(boxes, preds, pairs, unit) for boxes in (matched, wanted))
+        matched, wanted = in_unit((matched, wanted), preds, pairs, unit)
         if self.overlap == "probiou":
             # A box without extent under an unused slot would meet the bounds of the definition with infinite slopes.
             matched = torch.where(pairs.valid[:, None], matched, torch.ones_like(matched))
@@ -83,6 +92,15 @@ class BoxOverlap:
         else:
             missing = 1 - self._similarity(matched, wanted, preds)
         return torch.where(pairs.valid, missing, torch.zeros_like(missing)) * pairs.share
+
+    def _check(self, matched: Tensor, wanted: Tensor) -> None:
+        numbers = 5 if self.overlap == "probiou" else 4
+        for field, boxes in (("Predictions", matched), ("Targets", wanted)):
+            if boxes.shape[-1] != numbers:
+                raise ShapeError(
+                    f"BoxOverlap.overlap: '{self.overlap}' expects boxes of {numbers} numbers, got {field} with "
+                    f"{boxes.shape[-1]}"
+                )
 
     def _similarity(self, matched: Tensor, wanted: Tensor, preds: Predictions) -> Tensor:
         name: Any = self.overlap
@@ -107,7 +125,8 @@ class DistanceBins:
     kind: Literal["distance_bins"] = "distance_bins"
     rotated: bool = True
 
-    scope: ClassVar[Literal["pair"]] = "pair"
+    scope: ClassVar[Scope] = "pair"
+    divides_by: ClassVar[Divisor] = "assignment"
 
     def __call__(self, preds: Predictions, targets: Targets, pairs: Assignment) -> Float[Tensor, " P"]:
         """Contribution of each pair.
@@ -115,11 +134,12 @@ class DistanceBins:
         Raises:
             ShapeError: the predictions do not decode from distances.
         """
-        if _num_bins(preds, "DistanceBins") == 1:
+        if num_bins(preds, "DistanceBins") == 1:
             return torch.zeros_like(pairs.weight)
-        raw = preds.raw_at(pairs)
-        wanted, strides = _wanted_distances(preds, targets, pairs, raw, self.rotated)
-        missing = distance_cross_entropy(raw, _bins_at(preds, pairs, raw), wanted / strides[:, None])
+        raw, grid = preds.raw_at(pairs), preds.cells
+        wanted = true_distances(targets.boxes[pairs.image, pairs.target].to(raw.dtype), grid, pairs, self.rotated)
+        stride = grid.strides[pairs.anchor, None].to(raw.dtype)
+        missing = distribution_focal(raw, wanted / stride)
         return torch.where(pairs.valid, missing, torch.zeros_like(missing)) * pairs.share
 
 
@@ -136,7 +156,8 @@ class DistanceL1:
     kind: Literal["distance_l1"] = "distance_l1"
     rotated: bool = True
 
-    scope: ClassVar[Literal["pair"]] = "pair"
+    scope: ClassVar[Scope] = "pair"
+    divides_by: ClassVar[Divisor] = "assignment"
 
     def __call__(self, preds: Predictions, targets: Targets, pairs: Assignment) -> Float[Tensor, " P"]:
         """Contribution of each pair.
@@ -144,72 +165,62 @@ class DistanceL1:
         Raises:
             ShapeError: the predictions do not decode from distances, or have several bins.
         """
-        bins = _num_bins(preds, "DistanceL1")
+        return self.contributions(targets.boxes[pairs.image, pairs.target], preds, pairs)
+
+    def contributions(
+        self, wanted: Float[Tensor, "P box"], preds: Predictions, pairs: Assignment
+    ) -> Float[Tensor, " P"]:
+        """|distance - true distance| as a share of the image, mean over the sides, from the true boxes, px.
+
+        Raises:
+            ShapeError: the predictions do not decode from distances, or have several bins.
+        """
+        bins = num_bins(preds, "DistanceL1")
         if bins != 1:
             raise ShapeError(f"DistanceL1: expected a head with one bin, got {bins}; use DistanceBins for bins")
-        raw = preds.raw_at(pairs)
-        wanted, strides = _wanted_distances(preds, targets, pairs, raw, self.rotated)
+        raw, grid = preds.raw_at(pairs), preds.cells
+        stride = grid.strides[pairs.anchor, None].to(raw.dtype)
         height, width = preds.image_size
-        error = (raw * strides[:, None] - wanted) / constant((width, height, width, height), raw)
-        missing = error.abs().mean(dim=-1)
+        error = raw * stride - true_distances(wanted.to(raw.dtype), grid, pairs, self.rotated)
+        missing = (error / constant((width, height, width, height), raw)).abs().mean(dim=-1)
         return torch.where(pairs.valid, missing, torch.zeros_like(missing)) * pairs.share
 
 
-def in_unit(boxes: Float[Tensor, "P box"], preds: Predictions, pairs: Assignment, unit: Unit) -> Float[Tensor, "P box"]:
-    """Pixel boxes of matched pairs in the unit an overlap is defined in; angles stay radians."""
+def in_unit(
+    boxes: Sequence[Float[Tensor, "P box"]], preds: Predictions, pairs: Assignment, unit: Unit
+) -> list[Float[Tensor, "P box"]]:
+    """Pixel boxes of matched pairs, several of each, in the unit an overlap is defined in; angles stay radians."""
     if unit == "pixel":
-        return boxes
+        return list(boxes)
     if unit == "cell":
-        sides = preds.cells.strides[pairs.anchor].to(boxes.dtype)[:, None]
+        sides = preds.cells.strides[pairs.anchor].to(boxes[0].dtype)[:, None]
     else:
         height, width = preds.image_size
-        sides = constant((width, height, width, height), boxes)
-    return torch.cat((boxes[:, :4] / sides, boxes[:, 4:]), dim=-1) if boxes.shape[-1] == 5 else boxes / sides
+        sides = constant((width, height, width, height), boxes[0])
+    return [
+        torch.cat((part[:, :4] / sides, part[:, 4:]), dim=-1) if part.shape[-1] == 5 else part / sides for part in boxes
+    ]
 
 
-def _num_bins(preds: Predictions, term: str) -> int:
+def num_bins(preds: Predictions, term: str) -> int:
+    """Bins of each distance.
+
+    Raises:
+        ShapeError: the predictions do not decode from distances; naming the term.
+    """
     if not isinstance(preds.decoder, Distance | Oriented):
         raise ShapeError(f"{term}: expected predictions with the decoder Distance or Oriented, got {preds.decoder!r}")
     return preds.decoder.num_bins
 
 
-def _bins_at(preds: Predictions, pairs: Assignment, raw: Tensor) -> Bins:
-    """Exponentials of the pairs' bins, computed once for all terms."""
-    if preds.matched is None or preds.matched.pairs is not pairs:
-        return Bins.of(raw)
-    shared: Any = preds.matched.shared
-    for name, values in zip(Bins._fields, () if "weights" in shared else Bins.of(raw), strict=False):
-        shared[name] = values
-    return Bins(*(shared[name] for name in Bins._fields))
+def true_distances(
+    wanted: Float[Tensor, "P box"], grid: Grid, pairs: Assignment, rotated: bool
+) -> Float[Tensor, "P 4"]:
+    """Distances, px, from the cell of each pair to the sides of its true box (px), in the dtype of the boxes.
 
-
-def _boxes_at(preds: Predictions, pairs: Assignment) -> Tensor:
-    """Boxes of the pairs as `Predictions.boxes_at` decodes them; distributions over distances share their softmax."""
-    decoder = preds.decoder
-    if not isinstance(decoder, Distance | Oriented) or decoder.num_bins == 1:
-        return preds.boxes_at(pairs)
-    raw = preds.raw_at(pairs)
-    points, strides = (of[pairs.anchor].to(raw.dtype) for of in (preds.cells.points, preds.cells.strides))
-    distances = mean_distance(raw, _bins_at(preds, pairs, raw)) * strides[:, None]
-    if isinstance(decoder, Distance):
-        return decode_distances(points, distances)
-    if preds.angle is None:
-        return preds.boxes_at(pairs)  # which says what is missing
-    return decode_rotated(points, distances, rows_at(preds.angle, pairs))
-
-
-def _wanted(targets: Targets, pairs: Assignment) -> Tensor:
-    """Boxes of the pairs' objects, in planes."""
-    return planes_at(targets.boxes.flatten(0, 1), slot_of(pairs, targets)).t()
-
-
-def _wanted_distances(
-    preds: Predictions, targets: Targets, pairs: Assignment, raw: Tensor, rotated: bool
-) -> tuple[Tensor, Tensor]:
-    """Distances of the true sides, px, and the stride of every pair."""
-    wanted = _wanted(targets, pairs).to(raw.dtype)
-    points, strides = (of[pairs.anchor].to(raw.dtype) for of in (preds.cells.points, preds.cells.strides))
-    if targets.oriented and rotated:
-        return encode_rotated(points, wanted), strides
-    corners = cxcywh_to_xyxy(wanted[:, :4]) if targets.oriented else wanted
-    return encode_distances(points, corners), strides
+    Of oriented boxes in their own frame, or, when not `rotated`, to the upright box of the same centre and sides.
+    """
+    points = grid.points[pairs.anchor].to(wanted.dtype)
+    if wanted.shape[-1] == 5 and rotated:
+        return encode_rotated(points, wanted)
+    return encode_distances(points, cxcywh_to_xyxy(wanted[:, :4]) if wanted.shape[-1] == 5 else wanted)

@@ -3,25 +3,21 @@
 """Terms on the keypoints of matched pairs: where they are, whether they are seen, and how sure the head is."""
 
 import math
-from collections.abc import Callable
-from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
 from boxwright.config import component
 from boxwright.errors import ShapeError
-from boxwright.kernels.keypoint_sums import KeypointColumns, keypoint_columns, keypoint_miss_sums
-from boxwright.kernels.rows import planes_at, slot_of
-from boxwright.losses.functional import sum_of_bce
+from boxwright.losses.functional import bce_with_logits
+from boxwright.losses.terms.base import Divisor, Scope
 from boxwright.ops.collective import sum_over_ranks
 from boxwright.ops.constants import constant
-from boxwright.ops.keypoints import decode_keypoints, keypoint_sigmas
+from boxwright.ops.keypoints import decode_keypoints, keypoint_misses, keypoint_sigmas
 from boxwright.structures import Assignment, Predictions, Targets, rows_at
-
-Made = TypeVar("Made")
 
 COUNT_EPSILON = 1e-9  # keypoints; an object without a visible one contributes 0 (spec/losses D.11)
 SPREAD_EPSILON = 1e-9  # cells
@@ -45,7 +41,8 @@ class KeypointLocation:
     # Spread of each keypoint, in shares of the box's side; None: COCO's for 17 keypoints of 3 values, else 1 / K.
     sigmas: tuple[float, ...] | None = None
 
-    scope: ClassVar[Literal["pair"]] = "pair"
+    scope: ClassVar[Scope] = "pair"
+    divides_by: ClassVar[Divisor] = "own"
 
     def __call__(self, preds: Predictions, targets: Targets, pairs: Assignment) -> Float[Tensor, " P"]:
         """Contribution of each pair.
@@ -54,27 +51,21 @@ class KeypointLocation:
             ShapeError: predictions or targets without keypoints, or of different numbers of them.
             ConfigError: as many sigmas as keypoints were expected.
         """
-        columns = _columns(preds, pairs)
-        labels = _label_planes(preds, targets, pairs)
-        count = columns.x.shape[0]
-        sigmas = constant(keypoint_sigmas(count, preds.keypoints_at(pairs).shape[2], self.sigmas), columns.x)
-        visible = (labels[:, 2] != 0) & pairs.valid
-        strides = preds.cells.strides[pairs.anchor].to(columns.x.dtype)
-        # In cells of each pair's level, as the epsilon of the area is.
-        corner = planes_at(preds.cells.points, pairs.anchor).to(columns.x.dtype) / strides
-        step, shift = (1.0, 0.0) if preds.keypoint_form == "offset" else (2.0, -0.5)
-        missed = keypoint_miss_sums(
-            columns.x,
-            columns.y,
-            corner + shift,
-            (labels[:, :2] / strides).movedim(1, 0),
-            visible,
-            _area(targets, pairs, strides),
-            sigmas,
-            step,
-        )
-        factor = count / (visible.sum(dim=0, dtype=missed.dtype) + COUNT_EPSILON)
-        return missed * factor / (count * _positives(pairs, missed))
+        matched = MatchedKeypoints.of(preds, targets, pairs)
+        sigmas = self.spreads(matched.raw)
+        stride = preds.cells.strides[pairs.anchor].to(sigmas.dtype)
+        x1, y1, x2, y2 = targets.boxes[pairs.image, pairs.target].to(sigmas.dtype).unbind(dim=-1)
+        area = torch.where(pairs.valid, (x2 - x1) * (y2 - y1) / stride**2, torch.ones_like(stride))  # square cells
+        missed = keypoint_misses(matched.points, matched.wanted, matched.visible, area, sigmas)
+        return mean_over_keypoints(missed.sum(dim=1), matched.visible, pairs)
+
+    def spreads(self, raw: Float[Tensor, "P K D"]) -> Float[Tensor, " K"]:
+        """Sigma of each keypoint.
+
+        Raises:
+            ConfigError: as many sigmas as keypoints were expected.
+        """
+        return constant(keypoint_sigmas(raw.shape[1], raw.shape[2], self.sigmas), raw)
 
 
 @component
@@ -88,7 +79,8 @@ class KeypointVisibility:
 
     kind: Literal["keypoint_visibility"] = "keypoint_visibility"
 
-    scope: ClassVar[Literal["pair"]] = "pair"
+    scope: ClassVar[Scope] = "pair"
+    divides_by: ClassVar[Divisor] = "own"
 
     def __call__(self, preds: Predictions, targets: Targets, pairs: Assignment) -> Float[Tensor, " P"]:
         """Contribution of each pair.
@@ -96,12 +88,12 @@ class KeypointVisibility:
         Raises:
             ShapeError: predictions or targets without keypoints, or of different numbers of them.
         """
-        seen = _columns(preds, pairs).seen
-        if seen is None:
+        matched = MatchedKeypoints.of(preds, targets, pairs)
+        if matched.raw.shape[2] < 3:
             return torch.zeros_like(pairs.weight)
-        visible = _label_planes(preds, targets, pairs)[:, 2] != 0
-        missed = sum_of_bce(seen.t(), visible.to(seen.dtype).t()) / len(seen)
-        return torch.where(pairs.valid, missed, torch.zeros_like(missed)) / _positives(pairs, missed)
+        seen = matched.raw[..., 2]
+        missed = bce_with_logits(seen, matched.visible.to(seen.dtype)).mean(dim=1)
+        return torch.where(pairs.valid, missed, torch.zeros_like(missed)) / positives(pairs, missed)
 
 
 @component
@@ -118,7 +110,8 @@ class KeypointLikelihood:
     kind: Literal["keypoint_likelihood"] = "keypoint_likelihood"
     weights: tuple[float, ...] | None = None  # of each keypoint; None: COCO's for 17 keypoints, else 1
 
-    scope: ClassVar[Literal["pair"]] = "pair"
+    scope: ClassVar[Scope] = "pair"
+    divides_by: ClassVar[Divisor] = "own"
 
     def __call__(self, preds: Predictions, targets: Targets, pairs: Assignment) -> Float[Tensor, " P"]:
         """Contribution of each pair.
@@ -132,7 +125,7 @@ class KeypointLikelihood:
                 "Predictions: KeypointLikelihood expected `keypoint_scale` (B, A, K, 2) and `keypoint_density`, got "
                 f"{'no density' if preds.keypoint_density is None else 'no spreads'} for role '{preds.role}'"
             )
-        matched = _Matched.of(preds, targets, pairs)
+        matched = MatchedKeypoints.of(preds, targets, pairs)
         raw_spread = rows_at(preds.keypoint_scale, pairs).to(matched.raw.dtype)
         gap = matched.points - matched.wanted
         with torch.no_grad():
@@ -161,64 +154,45 @@ def _residual(gap: Tensor, raw_spread: Tensor) -> Tensor:
     return (gap / (torch.sigmoid(raw_spread) + SPREAD_EPSILON)).clamp(-FARTHEST, FARTHEST)
 
 
-class _Matched(NamedTuple):
+class MatchedKeypoints(NamedTuple):
     """Keypoints of the pairs, in cells of each pair's level."""
 
-    raw: Tensor  # (P, K, D)
-    points: Tensor  # (P, K, 2)
-    wanted: Tensor  # (P, K, 2)
-    visible: Tensor  # (P, K), False where a pair is not valid
+    raw: Float[Tensor, "P K D"]
+    points: Float[Tensor, "P K 2"]
+    wanted: Float[Tensor, "P K 2"]
+    visible: Bool[Tensor, "P K"]  # False where a pair is not valid
 
     @classmethod
-    def of(cls, preds: Predictions, targets: Targets, pairs: Assignment) -> "_Matched":
+    def of(cls, preds: Predictions, targets: Targets, pairs: Assignment) -> "MatchedKeypoints":
+        """The keypoints of the pairs.
+
+        Raises:
+            ShapeError: predictions or targets without keypoints, or of different numbers of them.
+        """
         raw = preds.keypoints_at(pairs)
-        label = _labels_at(raw, targets, pairs)
-        grid = preds.cells
-        stride = grid.strides[pairs.anchor].to(raw.dtype)
-        centre = grid.points[pairs.anchor].to(raw.dtype) / stride[:, None]
-        visible = (label[..., 2] != 0) & pairs.valid[:, None]
+        label = checked_labels(raw, targets)[pairs.image, pairs.target]
+        stride = preds.cells.strides[pairs.anchor].to(raw.dtype)
+        centre = preds.cells.points[pairs.anchor].to(raw.dtype) / stride[:, None]
         points = decode_keypoints(raw[..., :2], centre, torch.ones_like(stride), preds.keypoint_form)
+        visible = (label[..., 2] != 0) & pairs.valid[:, None]
         return cls(raw, points, label[..., :2].to(raw.dtype) / stride[:, None, None], visible)
 
 
-def _columns(preds: Predictions, pairs: Assignment) -> KeypointColumns:
-    """Raw keypoints of the pairs by coordinate, cut once for all terms, so that their gradient is written once."""
-    return _shared(preds, pairs, "keypoint_columns", lambda: keypoint_columns(preds.keypoints_at(pairs)))
+def mean_over_keypoints(
+    missed: Float[Tensor, " P"], visible: Bool[Tensor, "P K"], pairs: Assignment
+) -> Float[Tensor, " P"]:
+    """Each pair's share of the mean over all keypoints, from its sum; hidden keypoints make no pair lighter."""
+    count = visible.shape[1]
+    factor = count / (visible.sum(dim=1, dtype=missed.dtype) + COUNT_EPSILON)
+    return missed * factor / (count * positives(pairs, missed))
 
 
-def _label_planes(preds: Predictions, targets: Targets, pairs: Assignment) -> Float[Tensor, "K 3 P"]:
-    """Labelled x, y and visibility of each pair's keypoints, in the dtype of the raw ones."""
-    raw = preds.keypoints_at(pairs)
+def checked_labels(raw: Float[Tensor, "P K D"], targets: Targets) -> Float[Tensor, "B M K 3"]:
+    """The labelled keypoints.
 
-    def read() -> Tensor:
-        labels = _checked_labels(raw, targets).to(raw.dtype).flatten(0, 1).flatten(1).t().contiguous()
-        return torch.unflatten(labels.index_select(1, slot_of(pairs, targets)), 0, (raw.shape[1], 3))
-
-    return _shared(preds, pairs, "keypoint_labels", read)
-
-
-def _shared(preds: Predictions, pairs: Assignment, name: str, make: Callable[[], Made]) -> Made:
-    """What `make` returns, kept for the other terms of a rule."""
-    if preds.matched is None or preds.matched.pairs is not pairs:
-        return make()
-    shared: Any = preds.matched.shared
-    if name not in shared:
-        shared[name] = make()
-    found: Made = shared[name]
-    return found
-
-
-def _area(targets: Targets, pairs: Assignment, strides: Tensor) -> Float[Tensor, " P"]:
-    """Area of each pair's box, square cells; 1 where a pair is not valid."""
-    x1, y1, x2, y2 = planes_at(targets.boxes.flatten(0, 1), slot_of(pairs, targets)).to(strides.dtype)
-    return torch.where(pairs.valid, (x2 - x1) / strides * ((y2 - y1) / strides), torch.ones_like(x1))
-
-
-def _labels_at(raw: Tensor, targets: Targets, pairs: Assignment) -> Tensor:
-    return _checked_labels(raw, targets).flatten(0, 1).index_select(0, slot_of(pairs, targets))
-
-
-def _checked_labels(raw: Tensor, targets: Targets) -> Tensor:
+    Raises:
+        ShapeError: there are none, or not as many as predicted.
+    """
     if targets.keypoints is None:
         raise ShapeError(f"Targets.keypoints: expected (B, M, {raw.shape[1]}, 3), got None")
     if targets.keypoints.shape[2:] != (raw.shape[1], 3):
@@ -229,6 +203,6 @@ def _checked_labels(raw: Tensor, targets: Targets) -> Tensor:
     return targets.keypoints
 
 
-def _positives(pairs: Assignment, like: Tensor) -> Float[Tensor, ""]:
+def positives(pairs: Assignment, like: Tensor) -> Float[Tensor, ""]:
     """Pairs of the batch over all ranks, at least 1."""
     return sum_over_ranks(pairs.valid.sum().to(like.dtype)).clamp(min=1)

@@ -2,7 +2,7 @@
 # SPDX-FileCopyrightText: The boxwright authors
 """The mask term: each pair's coefficients times its image's prototypes, against the target's mask inside its box."""
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int32, Int64
@@ -11,7 +11,8 @@ from torch.nn import functional
 
 from boxwright.config import component
 from boxwright.errors import ShapeError
-from boxwright.kernels.mask_sums import mask_sums
+from boxwright.losses.functional import bce_with_logits
+from boxwright.losses.terms.base import Divisor, Scope
 from boxwright.ops.collective import sum_over_ranks, world_size
 from boxwright.structures import Assignment, Predictions, Targets
 
@@ -35,7 +36,8 @@ class PrototypeMasks:
     # Where labels and prototypes differ in size: labels take the nearest pixel, or prototypes are interpolated.
     resize: Literal["labels", "prototypes"] = "labels"
 
-    scope: ClassVar[Literal["pair"]] = "pair"
+    scope: ClassVar[Scope] = "pair"
+    divides_by: ClassVar[Divisor] = "own"
 
     def __call__(self, preds: Predictions, targets: Targets, pairs: Assignment) -> Float[Tensor, " P"]:
         """Contribution of each pair.
@@ -43,20 +45,36 @@ class PrototypeMasks:
         Raises:
             ShapeError: predictions without coefficients or prototypes, targets without masks or with oriented boxes.
         """
-        prototypes, truth = self._maps(preds, targets, coefs := preds.coefs_at(pairs))
+        maps = self.maps(preds, targets, coefs := preds.coefs_at(pairs))
+        logits = torch.einsum("pq,pqhw->phw", coefs, maps.prototypes[pairs.image])
+        costs = bce_with_logits(logits, seen_by(maps.truth, pairs).to(logits.dtype))
+        sums = torch.where(inside(maps.crops[pairs.image, pairs.target], costs), costs, torch.zeros_like(costs))
+        return self.mean_over_boxes(sums.sum(dim=(1, 2)), maps, preds, pairs)
+
+    def maps(self, preds: Predictions, targets: Targets, coefs: Float[Tensor, "P Q"]) -> "MaskMaps":
+        """Prototypes and labels of one size, and where each target's box lies on them.
+
+        Raises:
+            ShapeError: predictions without prototypes, targets without masks or with oriented boxes.
+        """
+        prototypes, truth = self._one_size(preds, targets, coefs)
         boxes = targets.boxes.to(coefs.dtype)
         boxes = torch.where(targets.valid[..., None], boxes, torch.zeros_like(boxes))
         size, mask_size = preds.image_size, (prototypes.shape[-2], prototypes.shape[-1])
-        crops = self._crops(boxes, size, mask_size)
-        sums = mask_sums(coefs, prototypes, truth, crops, pairs.image, pairs.target, pairs.valid)
-        x1, y1, x2, y2 = boxes[pairs.image, pairs.target].unbind(dim=-1)
-        pixels = (x2 - x1) * (y2 - y1) * (mask_size[0] * mask_size[1] / (size[0] * size[1]))
+        x1, y1, x2, y2 = boxes.unbind(dim=-1)
+        area = (x2 - x1) * (y2 - y1) * (mask_size[0] * mask_size[1] / (size[0] * size[1]))
+        return MaskMaps(prototypes, truth, self._crops(boxes, size, mask_size), area)
+
+    def mean_over_boxes(
+        self, sums: Float[Tensor, " P"], maps: "MaskMaps", preds: Predictions, pairs: Assignment
+    ) -> Float[Tensor, " P"]:
+        """Each pair's sum over its crop divided by the area of its box, as a share of the mean over pairs."""
+        pixels = maps.area[pairs.image, pairs.target]
         counts = pairs.valid & (pixels > 0)
         value = torch.where(counts, sums / torch.where(counts, pixels, 1.0), torch.zeros_like(sums))
         return value / self._divisor(preds, pairs).to(value.dtype)
 
-    def _maps(self, preds: Predictions, targets: Targets, coefs: Tensor) -> tuple[Tensor, Tensor]:
-        """Prototypes and labels of one size."""
+    def _one_size(self, preds: Predictions, targets: Targets, coefs: Tensor) -> tuple[Tensor, Tensor]:
         if preds.prototypes is None:
             raise ShapeError(f"Predictions.prototypes: expected (B, Q, h, w), got None for role '{preds.role}'")
         truth = targets.instance_map if targets.masks is None else targets.masks
@@ -99,6 +117,30 @@ class PrototypeMasks:
         if world_size() > 1:
             images = sum_over_ranks(torch.full((), float(batch), device=valid.device))
         return count.clamp(min=1)[group] * images
+
+
+class MaskMaps(NamedTuple):
+    """What the masks of pairs are computed from, in mask pixels."""
+
+    prototypes: Float[Tensor, "B Q h w"]
+    truth: Int32[Tensor, "B h w"] | Bool[Tensor, "B M h w"]
+    crops: Int64[Tensor, "B M 4"]  # first column, first row, and the column and row behind the last, of every slot
+    area: Float[Tensor, "B M"]  # of every slot's box, before it is rounded to whole pixels
+
+
+def seen_by(truth: Int32[Tensor, "B h w"] | Bool[Tensor, "B M h w"], pairs: Assignment) -> Bool[Tensor, "P h w"]:
+    """Where each pair's target is seen."""
+    if truth.ndim == 4:
+        return truth[pairs.image, pairs.target]
+    return truth[pairs.image] == pairs.target[:, None, None] + 1
+
+
+def inside(crops: Int64[Tensor, "P 4"], like: Float[Tensor, "P h w"]) -> Bool[Tensor, "P h w"]:
+    """Whether each pixel lies in its crop."""
+    left, top, right, bottom = crops[..., None, None].unbind(dim=1)
+    row, column = (torch.arange(size, device=like.device) for size in like.shape[1:])
+    down = (row[:, None] >= top) & (row[:, None] < bottom)
+    return down & (column >= left) & (column < right)
 
 
 def resize_nearest(

@@ -5,26 +5,30 @@
 from typing import Annotated, ClassVar, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
 from boxwright.config import component
-from boxwright.errors import ConfigError, ShapeError
-from boxwright.kernels.label_bce import label_bce
-from boxwright.kernels.rows import slot_of
+from boxwright.errors import ConfigError
 from boxwright.losses.balance import WeightMode
 from boxwright.losses.functional import bce_with_logits, focal, quality_focal
-from boxwright.losses.terms.scores import ClassWeightVector
-from boxwright.ops.constants import constant
+from boxwright.losses.terms.base import (
+    ClassWeighted,
+    ClassWeightVector,
+    Divisor,
+    Scope,
+    check_slope,
+    class_weights_like,
+)
 from boxwright.structures import Assignment, Predictions, Targets
 
 Modulation = Literal["none", "focal", "quality_focal"]
 
 
 @component
-class HardScores:
+class HardScores(ClassWeighted):
     """Binary cross-entropy of a matched candidate's classes, mean over classes, weighted by the pair's weight.
 
     The target is 1 - smoothing / 2 at the object's class and smoothing / 2 elsewhere. Silent (zero) for one class:
@@ -42,14 +46,12 @@ class HardScores:
     alpha: float = 0.25
     class_weights: ClassWeightVector = None  # one number for each class; divisors do not change
     weight_mode: WeightMode = "positive"  # on the positive half of an entry's cost, or on all of it
-    scope: ClassVar[Literal["pair"]] = "pair"
+    scope: ClassVar[Scope] = "pair"
+    divides_by: ClassVar[Divisor] = "assignment"
 
     def __post_init__(self) -> None:
         _check_smoothing("HardScores", self.smoothing)
-        if not self.gamma >= 1:
-            raise ConfigError(
-                f"HardScores.gamma: expected at least 1 (below, the slope has no bound), got {self.gamma}"
-            )
+        check_slope("HardScores.gamma", self.gamma)
 
     def __call__(self, preds: Predictions, targets: Targets, pairs: Assignment) -> Float[Tensor, " P"]:
         """Contribution of each pair.
@@ -58,40 +60,50 @@ class HardScores:
             ConfigError: the predictions' classes exclude one another.
             ShapeError: class weights for another number of classes.
         """
+        self.check(preds)
+        logits, label = preds.logits_at(pairs), targets.labels[pairs.image, pairs.target]
+        classes = logits.shape[1]
+        if classes == 1:
+            return logits[:, :0].sum(dim=1)
+        values = self.summed(logits, label) / classes
+        return torch.where(pairs.valid, values, torch.zeros_like(values)) * pairs.share
+
+    def summed(self, logits: Float[Tensor, "P C"], label: Int64[Tensor, " P"]) -> Float[Tensor, " P"]:
+        """Cost of each row of logits with the given label, summed over its classes.
+
+        Raises:
+            ShapeError: class weights for another number of classes.
+        """
+        hot = torch.arange(logits.shape[1], device=label.device) == label[:, None]
+        wanted = hot.to(logits.dtype) * (1 - self.smoothing) + self.smoothing / 2
+        weights = class_weights_like(self.class_weights, logits, "HardScores.class_weights")
+        positive: float | Tensor = self.pos_weight
+        if weights is not None and self.weight_mode == "positive":
+            positive = weights * self.pos_weight
+        if self.modulation == "none":
+            costs = bce_with_logits(logits, wanted, positive)
+        else:
+            form = focal if self.modulation == "focal" else quality_focal
+            costs = form(logits, wanted, self.gamma, self.alpha, positive)
+        if weights is not None and self.weight_mode == "both":
+            costs = costs * weights
+        return costs.sum(dim=1)
+
+    def check(self, preds: Predictions) -> None:
+        """Raises when the term does not fit the predictions.
+
+        Raises:
+            ConfigError: the predictions' classes exclude one another.
+        """
         if preds.exclusive:
             raise ConfigError(
                 "HardScores: expected classes that may occur together, got predictions with exclusive=True; "
                 "use ExclusiveScores, or set exclusive to false in the dataset"
             )
-        logits, label = preds.logits_at(pairs), targets.labels.flatten().index_select(0, slot_of(pairs, targets))
-        classes = logits.shape[1]
-        if classes == 1:
-            return logits[:, :0].sum(dim=1)
-        if self.modulation == "none" and self.pos_weight == 1 and self.class_weights is None:
-            values = label_bce(logits, label, self.smoothing)
-        else:
-            values = self._dense(logits, label)
-        return torch.where(pairs.valid, values / classes, torch.zeros_like(values)) * pairs.share
-
-    def _dense(self, logits: Tensor, label: Tensor) -> Tensor:
-        hot = torch.arange(logits.shape[1], device=label.device) == label[:, None]
-        wanted = hot.to(logits.dtype) * (1 - self.smoothing) + self.smoothing / 2
-        weights = _weights("HardScores", self.class_weights, logits)
-        positive: float | Tensor = self.pos_weight
-        if weights is not None and self.weight_mode == "positive":
-            positive = weights * self.pos_weight
-        if self.modulation == "none":
-            values = bce_with_logits(logits, wanted, positive)
-        else:
-            form = focal if self.modulation == "focal" else quality_focal
-            values = form(logits, wanted, self.gamma, self.alpha, positive)
-        if weights is not None and self.weight_mode == "both":
-            values = values * weights
-        return values.sum(dim=1)
 
 
 @component
-class ExclusiveScores:
+class ExclusiveScores(ClassWeighted):
     """Cross-entropy of a matched candidate's classes, which exclude one another, weighted by the pair's weight.
 
     A mean over pairs, not over pairs and classes as in `HardScores`: at equal gain it is about as many times larger as
@@ -104,7 +116,8 @@ class ExclusiveScores:
     smoothing: Annotated[float, Field(ge=0, le=1)] = 0.0
     class_weights: ClassWeightVector = None  # factor on a pair's cost by its class; divisors do not change
     weight_mode: WeightMode = "positive"  # both mean the same here
-    scope: ClassVar[Literal["pair"]] = "pair"
+    scope: ClassVar[Scope] = "pair"
+    divides_by: ClassVar[Divisor] = "assignment"
 
     def __post_init__(self) -> None:
         _check_smoothing("ExclusiveScores", self.smoothing)
@@ -121,11 +134,11 @@ class ExclusiveScores:
                 "ExclusiveScores: expected classes that exclude one another, got predictions with exclusive=False; "
                 "use HardScores, or set exclusive to true in the dataset"
             )
-        logits, label = preds.logits_at(pairs), targets.labels.flatten().index_select(0, slot_of(pairs, targets))
+        logits, label = preds.logits_at(pairs), targets.labels[pairs.image, pairs.target]
         if logits.shape[1] == 1:
             return logits[:, :0].sum(dim=1)
         values = functional.cross_entropy(logits, label, reduction="none", label_smoothing=self.smoothing)
-        weights = _weights("ExclusiveScores", self.class_weights, logits)
+        weights = class_weights_like(self.class_weights, logits, "ExclusiveScores.class_weights")
         if weights is not None:
             values = values * weights[label]
         return torch.where(pairs.valid, values, torch.zeros_like(values)) * pairs.share
@@ -134,13 +147,3 @@ class ExclusiveScores:
 def _check_smoothing(name: str, smoothing: float) -> None:
     if not 0 <= smoothing <= 1:
         raise ConfigError(f"{name}.smoothing: expected 0 to 1, got {smoothing}")
-
-
-def _weights(name: str, vector: ClassWeightVector, logits: Tensor) -> Tensor | None:
-    if vector is None:
-        return None
-    if len(vector) != logits.shape[1]:
-        raise ShapeError(
-            f"{name}.class_weights: expected {logits.shape[1]} numbers, one for each class, got {len(vector)}"
-        )
-    return constant(vector, logits)

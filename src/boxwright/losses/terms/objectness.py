@@ -4,23 +4,23 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, ClassVar, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from boxwright.config import component
 from boxwright.errors import ConfigError, ShapeError
-from boxwright.kernels.softplus import SATURATED
 from boxwright.losses.factors import candidate_factors
-from boxwright.losses.functional import focal
+from boxwright.losses.functional import bce_with_logits, focal
 from boxwright.losses.terms.anchor_box import overlap_in_cells
+from boxwright.losses.terms.base import Divisor, LevelBalance, Scope
 from boxwright.ops.collective import sum_over_ranks
 from boxwright.ops.overlap import OverlapName
+from boxwright.ops.scores import SATURATED
 from boxwright.structures import Assignment, Grid, Predictions, Targets
 
 THREE_LEVELS = (4.0, 1.0, 0.4)
@@ -58,6 +58,32 @@ class AutoBalance:
     reference_stride: int = 16  # px; the level whose weight stays 1
     in_eval: bool = False  # also adapt where no gradient is recorded, as the published code does
 
+    def start_for(self, levels: Sequence[Grid]) -> list[float]:
+        """Weights before the first step, finest level first.
+
+        Raises:
+            ShapeError: no level has the reference stride, or there are fewer weights than levels.
+        """
+        strides = [stride for grid in levels for stride in grid.level_strides]
+        if self.reference_stride not in strides:
+            raise ShapeError(
+                f"Objectness.balance.reference_stride: expected one of the strides {strides}, "
+                f"got {self.reference_stride}"
+            )
+        start = published_balance(len(strides)) if self.start == "published" else self.start
+        return list(_fitting(start, 0, len(strides)))
+
+    def moved(self, weights: Float[Tensor, " L"], losses: Float[Tensor, " L"], levels: Sequence[Grid]) -> Tensor:
+        """Weights (L,) for the next step, given each level's loss in this one before its weight."""
+        # A level without loss says nothing about its weight.
+        towards = torch.where(losses > 0, weights * MOMENTUM + (1 - MOMENTUM) / losses, weights)
+        strides = [stride for grid in levels for stride in grid.level_strides]
+        return towards / towards[strides.index(self.reference_stride)]
+
+    def moves(self, training: bool) -> bool:
+        """Whether a step moves the weights; `training`: it records gradients."""
+        return training or self.in_eval
+
 
 Balance = Literal["published"] | tuple[float, ...] | AutoBalance
 
@@ -82,7 +108,8 @@ class Objectness:
     focal_gamma: Annotated[float, Field(ge=0)] = 0.0  # 0: no focal factor
     focal_alpha: float = 0.25
     # It knows which claim won, so it applies weights and ignore regions itself.
-    scope: ClassVar[Literal["own"]] = "own"
+    scope: ClassVar[Scope] = "own"
+    divides_by: ClassVar[Divisor] = "own"
 
     def __post_init__(self) -> None:
         if not 0 <= self.gr <= 1:
@@ -100,70 +127,60 @@ class Objectness:
             ShapeError: the predictions carry no objectness, or there are more levels than weights.
         """
         logits = preds.objectness_plane
-        claims, winners = self._claims(preds, targets, pairs)
+        wanted, winners = self.target(preds, targets, pairs)
+        factor = self.factors(preds, targets, winners)
+        if factor is not None:
+            logits = logits.masked_fill(factor == 0, 0.0)  # what is ignored may hold anything
         if self.focal_gamma > 0:
-            values = focal(logits, claims.plane(logits), self.focal_gamma, self.focal_alpha, self.pos_weight)
-        elif self.pos_weight != 1:
-            values = _cross_entropy(logits, claims.plane(logits), self.pos_weight)
+            values = focal(logits, wanted, self.focal_gamma, self.focal_alpha, self.pos_weight)
         else:
-            values = _PlainCrossEntropy.apply(logits, claims.place, claims.value)  # type: ignore[no-untyped-call]
-        if targets.weights is not None or targets.ignore is not None:
-            factor = candidate_factors(preds, targets, winners).to(values.dtype)
-            # Not a product: what is ignored may be infinite.
-            values = torch.where(factor == 0, torch.zeros_like(values), values * factor)
-        sizes = preds.cells.level_sizes
+            values = bce_with_logits(logits, wanted, self.pos_weight)
+            # Background costs softplus(z), also where z is infinite: no product of a target of 0 and softplus(-z).
+            values = torch.where(wanted == 0, functional.softplus(logits, threshold=SATURATED), values)
+        return self.balanced(values if factor is None else values * factor.to(values.dtype), preds.cells)
+
+    def target(
+        self, preds: Predictions, targets: Targets, pairs: Assignment
+    ) -> tuple[Float[Tensor, "B A"], Assignment]:
+        """Target of every candidate, a constant, and the pairs of which only those that decide one are valid."""
+        fit = overlap_in_cells(preds, targets, pairs, self.overlap).detach()
+        won = self._won(pairs, fit)
+        value = (1 - self.gr) + self.gr * fit.clamp(min=0)
+        value = torch.where(won, value, torch.zeros_like(value))
+        plane = torch.zeros_like(preds.objectness_plane, requires_grad=False)
+        plane = plane.index_put((pairs.image, pairs.anchor), value.to(plane.dtype), accumulate=True)
+        return plane, replace(pairs, valid=won, all_valid=False)
+
+    def _won(self, pairs: Assignment, fit: Float[Tensor, " P"]) -> Bool[Tensor, " P"]:
+        """Whether a pair decides its candidate: it fits best there ("max"), or it is the last, also of equals."""
+        number = torch.arange(len(fit), device=fit.device)
+        rivals = (pairs.image[:, None] == pairs.image) & (pairs.anchor[:, None] == pairs.anchor) & pairs.valid
+        beaten = number > number[:, None]
+        if self.duplicates == "max":
+            beaten = (fit > fit[:, None]) | ((fit == fit[:, None]) & beaten)
+        return pairs.valid & ~(rivals & beaten).any(dim=1)
+
+    def factors(self, preds: Predictions, targets: Targets, winners: Assignment) -> Float[Tensor, "B A"] | None:
+        """Weight of each candidate by its object and ignore regions; None where no label has any."""
+        if targets.weights is None and targets.ignore is None:
+            return None
+        return candidate_factors(preds, targets, winners)
+
+    def balanced(self, values: Float[Tensor, "B A"], grid: Grid) -> Float[Tensor, "B A"]:
+        """Costs of candidates as their shares of the mean over a level, times the level's weight."""
+        sizes = grid.level_sizes
         images = sum_over_ranks(values.new_full((), float(len(values))))
-        balance = (1.0,) * len(sizes) if isinstance(self.balance, AutoBalance) else self._weights(preds.cells)
+        balance = (1.0,) * len(sizes) if isinstance(self.balance, AutoBalance) else self._weights(grid)
         shares = [weight / size for weight, size in zip(balance, sizes, strict=True)]
         if len(sizes) == 1:
             return values * (shares[0] / images)
-        return (
-            values
-            * torch.cat([values.new_full((size,), share) for size, share in zip(sizes, shares, strict=True)])
-            / images
-        )
+        by_candidate = [values.new_full((size,), share) for size, share in zip(sizes, shares, strict=True)]
+        return values * torch.cat(by_candidate) / images
 
-    def target(self, preds: Predictions, targets: Targets, pairs: Assignment) -> tuple[Tensor, Assignment]:
-        """(B, A) target of every candidate, and the pairs of which only those that decide one are valid."""
-        claims, winners = self._claims(preds, targets, pairs)
-        return claims.plane(preds.objectness_plane), winners
-
-    @torch.no_grad()
-    def _claims(self, preds: Predictions, targets: Targets, pairs: Assignment) -> tuple["_Claims", Assignment]:
-        """What every pair claims, and the pairs of which only those that decide a target are valid."""
-        batch, anchors = preds.logits.shape[:2]
-        fit = overlap_in_cells(preds, targets, pairs, self.overlap).detach()
-        # Pairs that are not valid write to a place behind the last candidate.
-        place = torch.where(pairs.valid, pairs.image * anchors + pairs.anchor, batch * anchors)
-        number = torch.arange(len(place), device=place.device)
-        last = torch.full((batch * anchors + 1,), -1, device=place.device)
-        if self.duplicates == "max":
-            best = fit.new_full((len(last),), -torch.inf).scatter_reduce_(0, place, fit, "amax")
-            number = torch.where(fit == best[place], number, -1)
-        last.scatter_reduce_(0, place, number, "amax")
-        won = pairs.valid & (last[place] == torch.arange(len(place), device=place.device))
-        value = (1 - self.gr) + self.gr * fit.clamp(min=0)
-        # Not a number has to reach the loss.
-        counts = won | (value != value)
-        claims = _Claims(place.masked_fill(~counts, 0), torch.where(counts, value, torch.zeros_like(value)))
-        return claims, replace(pairs, valid=won, all_valid=False)
-
-    def start(self, levels: Sequence[Grid]) -> list[float] | None:
-        """What the criterion remembers before the first step: the balance; None when it does not adapt.
-
-        Raises:
-            ShapeError: no level has the reference stride.
-        """
-        if not isinstance(self.balance, AutoBalance):
-            return None
-        strides = [stride for grid in levels for stride in grid.level_strides]
-        if self.balance.reference_stride not in strides:
-            raise ShapeError(
-                f"Objectness.balance.reference_stride: expected one of the strides {strides}, "
-                f"got {self.balance.reference_stride}"
-            )
-        start = published_balance(len(strides)) if self.balance.start == "published" else self.balance.start
-        return list(_fitting(start, 0, len(strides)))
+    @property
+    def remembers(self) -> LevelBalance | None:
+        """The balance, where it follows the loss."""
+        return self.balance if isinstance(self.balance, AutoBalance) else None
 
     def _weights(self, grid: Grid) -> tuple[float, ...]:
         assert not isinstance(self.balance, AutoBalance)
@@ -184,45 +201,3 @@ def _fitting(balance: tuple[float, ...], first: int, levels: int) -> tuple[float
             f"Objectness.balance: expected a weight for each of {first + levels} levels, got {len(balance)}"
         )
     return balance[first : first + levels]
-
-
-class _Claims(NamedTuple):
-    """Targets by pair: one winner a place holds the target, all others hold 0 and stand anywhere."""
-
-    place: Tensor  # (P,) image * A + anchor
-    value: Tensor  # (P,)
-
-    def plane(self, logits: Tensor) -> Tensor:
-        """(B, A) target of every candidate."""
-        flat = self.value.new_zeros(logits.numel()).index_add_(0, self.place, self.value)
-        return flat.view(logits.shape)
-
-
-def _cross_entropy(logits: Tensor, wanted: Tensor, pos_weight: float) -> Tensor:
-    """BCE without the product of 0 and an infinite softplus: softplus(-z) = softplus(z) - z."""
-    values = functional.softplus(logits, threshold=SATURATED)
-    values = values * (1 + (pos_weight - 1) * wanted)
-    return values - torch.where(wanted != 0, pos_weight * wanted * logits, torch.zeros_like(logits))
-
-
-class _PlainCrossEntropy(torch.autograd.Function):
-    """BCE with targets that are 0 but at a few places: softplus(z), less target * z there; sigmoid(z) - target."""
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, place: Tensor, target: Tensor) -> Tensor:
-        ctx.save_for_backward(logits, place, target)
-        values = functional.softplus(logits, threshold=SATURATED)
-        there = logits.flatten().index_select(0, place)
-        # No product with a target of 0, where the logit may be infinite.
-        hit = torch.where(target != 0, target * there, 0.0).to(values.dtype)
-        values.view(-1).index_add_(0, place, hit, alpha=-1)
-        return values
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        logits, place, target = ctx.saved_tensors
-        out = torch.sigmoid(logits).mul_(gradient)
-        correction = target * gradient.flatten().index_select(0, place)
-        out.view(-1).index_add_(0, place, correction.to(out.dtype), alpha=-1)
-        return out, None, None

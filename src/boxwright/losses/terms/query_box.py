@@ -10,6 +10,7 @@ from torch import Tensor
 
 from boxwright.config import component
 from boxwright.losses.normalized_boxes import matched_boxes, true_boxes
+from boxwright.losses.terms.base import Divisor, Scope
 from boxwright.ops.overlap import OverlapName, paired_overlap
 from boxwright.structures import Assignment, Predictions, Targets
 
@@ -23,7 +24,8 @@ class BoxL1:
 
     kind: Literal["box_l1"] = "box_l1"
 
-    scope: ClassVar[Literal["pair"]] = "pair"
+    scope: ClassVar[Scope] = "pair"
+    divides_by: ClassVar[Divisor] = "assignment"
 
     def __call__(self, preds: Predictions, targets: Targets, pairs: Assignment) -> Float[Tensor, " P"]:
         """Contribution of each pair."""
@@ -42,7 +44,8 @@ class QueryOverlap:
     kind: Literal["query_overlap"] = "query_overlap"
     overlap: OverlapName = "giou"
 
-    scope: ClassVar[Literal["pair"]] = "pair"
+    scope: ClassVar[Scope] = "pair"
+    divides_by: ClassVar[Divisor] = "assignment"
 
     def __call__(self, preds: Predictions, targets: Targets, pairs: Assignment) -> Float[Tensor, " P"]:
         """Contribution of each pair."""

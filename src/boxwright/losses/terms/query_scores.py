@@ -5,27 +5,33 @@
 `FocalScores(gamma=1.5, target="hard")` is the third one: it needs no overlap.
 """
 
-from typing import ClassVar, Literal, NamedTuple
+from dataclasses import replace
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from boxwright.config import component
-from boxwright.errors import ConfigError, ShapeError
-from boxwright.kernels.entries import Background, background_and_entries
 from boxwright.losses.balance import WeightMode
-from boxwright.losses.functional import bce_with_logits
+from boxwright.losses.functional import bce_with_logits, focal, varifocal
 from boxwright.losses.normalized_boxes import matched_boxes, true_boxes
-from boxwright.losses.terms.scores import ClassWeightVector, check_class_weights
+from boxwright.losses.terms.base import (
+    ClassWeighted,
+    ClassWeightVector,
+    Divisor,
+    Scope,
+    check_class_weights,
+    check_slope,
+)
+from boxwright.losses.terms.scores import ClassFactors, dense_targets, entries_that_count, refuse_exclusive
 from boxwright.ops.collective import sum_over_ranks
-from boxwright.ops.constants import constant
 from boxwright.ops.overlap import paired_overlap
 from boxwright.structures import Assignment, Predictions, Targets, at_least_float32
 
 
 @component
-class QueryVarifocalScores:
+class QueryVarifocalScores(ClassWeighted):
     """Varifocal loss: matched entries weigh as much as their quality, the IoU; background by alpha * p^gamma.
 
     Quality is a constant for differentiation. A batch without any match (over all ranks) costs focal loss instead, as
@@ -44,16 +50,13 @@ class QueryVarifocalScores:
     class_weights: ClassWeightVector = None
     weight_mode: WeightMode = "positive"
 
-    scope: ClassVar[Literal["candidate"]] = "candidate"
+    scope: ClassVar[Scope] = "candidate"
+    divides_by: ClassVar[Divisor] = "assignment"
 
     def __post_init__(self) -> None:
         check_class_weights("QueryVarifocalScores", self.class_weights)
-        for name in ("gamma", "unmatched_gamma"):
-            if not getattr(self, name) >= 1:
-                raise ConfigError(
-                    f"QueryVarifocalScores.{name}: expected at least 1 (below, the slope has no bound), "
-                    f"got {getattr(self, name)}"
-                )
+        check_slope("QueryVarifocalScores.gamma", self.gamma)
+        check_slope("QueryVarifocalScores.unmatched_gamma", self.unmatched_gamma)
 
     def __call__(self, preds: Predictions, targets: Targets, pairs: Assignment) -> Float[Tensor, "B A"]:
         """Contribution of each candidate.
@@ -61,26 +64,26 @@ class QueryVarifocalScores:
         Raises:
             ShapeError: exclusive classes, or class weights for another number of classes.
         """
-        background = Background("modulated", self.gamma, self.alpha, self.detach_weight)
-        costs, entries, weights = _costs(self, preds, targets, pairs, background)
-        quality = _quality(preds, targets, pairs, entries)
-        change = quality * bce_with_logits(entries, quality, weights.positive) - background.of(entries)
-        costs = _changed(costs, change * weights.whole, pairs)
-        return self._or_focal(costs, preds, targets, pairs) / pairs.normalizer
-
-    def _or_focal(self, costs: Tensor, preds: Predictions, targets: Targets, pairs: Assignment) -> Tensor:
-        """The costs if any rank has a match, otherwise those of focal loss: nobody asks the device which it is."""
+        refuse_exclusive("QueryVarifocalScores", preds)
+        z = entries_that_count(preds, targets, pairs)
+        quality, matched = dense_targets(z, targets, with_quality(preds, targets, pairs))
+        factors = ClassFactors.of(self, z)
+        costs = factors.whole * varifocal(
+            z,
+            quality,
+            matched,
+            self.alpha,
+            self.gamma,
+            detach_weight=self.detach_weight,
+            pos_weight=factors.positive,
+        )
+        unmatched = factors.whole * focal(z, torch.zeros_like(z), self.unmatched_gamma, self.unmatched_alpha)
         any_match = sum_over_ranks(pairs.valid.sum()) > 0
-        scale = 1 - self.unmatched_alpha if self.unmatched_alpha > 0 else 1.0
-        if self.gamma == self.unmatched_gamma and self.alpha > 0 and not self.detach_weight:
-            # Without a match both are background alone, which is linear in its scale.
-            return torch.where(any_match, costs, costs * (scale / self.alpha))
-        background = Background("modulated", self.unmatched_gamma, scale)
-        return torch.where(any_match, costs, _costs(self, preds, targets, pairs, background)[0])
+        return torch.where(any_match, costs, unmatched).sum(dim=-1) / pairs.normalizer
 
 
 @component
-class QueryScores:
+class QueryScores(ClassWeighted):
     """Binary cross-entropy of every query's classes; a matched one's target at its class is its quality, the IoU.
 
     The sum is divided by the number of queries, and not by the number of objects: published behaviour, so the gain
@@ -94,7 +97,8 @@ class QueryScores:
     class_weights: ClassWeightVector = None
     weight_mode: WeightMode = "positive"
 
-    scope: ClassVar[Literal["candidate"]] = "candidate"
+    scope: ClassVar[Scope] = "candidate"
+    divides_by: ClassVar[Divisor] = "assignment"
 
     def __post_init__(self) -> None:
         check_class_weights("QueryScores", self.class_weights)
@@ -105,60 +109,18 @@ class QueryScores:
         Raises:
             ShapeError: exclusive classes, or class weights for another number of classes.
         """
-        costs, entries, weights = _costs(self, preds, targets, pairs, Background())
-        quality = _quality(preds, targets, pairs, entries)
-        change = bce_with_logits(entries, quality, weights.positive) - Background().of(entries)
-        return _changed(costs, change * weights.whole, pairs) / max(preds.logits.shape[1], 1)
-
-
-class _Weights(NamedTuple):
-    """Class weights of the pairs: on the positive half of an entry's cost, or on all of it; 1 where there are none."""
-
-    positive: Tensor
-    whole: Tensor
-
-
-def _costs(
-    term: QueryVarifocalScores | QueryScores,
-    preds: Predictions,
-    targets: Targets,
-    pairs: Assignment,
-    background: Background,
-) -> tuple[Tensor, Tensor, _Weights]:
-    """Background cost of every candidate, the logits of the matched entries, and their class weights."""
-    if preds.exclusive:
-        raise ShapeError(
-            f"{type(term).__name__}: expected classes with sigmoid scores, got exclusive ones; use SoftScores for them"
-        )
-    classes, vector = preds.logits.shape[-1], term.class_weights
-    if vector is not None and len(vector) != classes:
-        raise ShapeError(f"class_weights: expected {classes} numbers, one for each class, got {len(vector)}")
-    weights = None if vector is None else constant(vector, at_least_float32(preds.logits[:0]))
-    label = targets.labels[pairs.image, pairs.target]
-    costs, entries = background_and_entries(
-        preds.logits,
-        pairs.image,
-        pairs.anchor,
-        label,
-        pairs.valid,
-        background,
-        weights if term.weight_mode == "both" else None,
-        guard=targets.ignore is not None,
-    )
-    ones = torch.ones_like(entries)
-    of_pairs = ones if weights is None else weights[label]
-    return costs, entries, _Weights(of_pairs, ones) if term.weight_mode == "positive" else _Weights(ones, of_pairs)
+        refuse_exclusive("QueryScores", preds)
+        z = entries_that_count(preds, targets, pairs)
+        quality, _ = dense_targets(z, targets, with_quality(preds, targets, pairs))
+        factors = ClassFactors.of(self, z)
+        costs = factors.whole * bce_with_logits(z, quality, factors.positive)
+        return costs.sum(dim=-1) / max(preds.logits.shape[1], 1)
 
 
 @torch.no_grad()
-def _quality(preds: Predictions, targets: Targets, pairs: Assignment, like: Tensor) -> Tensor:
-    """IoU of every pair, a constant; 0 where not valid."""
+def with_quality(preds: Predictions, targets: Targets, pairs: Assignment) -> Assignment:
+    """The pairs, each with the IoU of its boxes as weight: a constant; 0 where not valid."""
     true = true_boxes(preds, targets, pairs.image, pairs.target)
-    iou = paired_overlap(matched_boxes(preds, pairs), true, "iou", "cxcywh").to(like.dtype)
-    return torch.where(pairs.valid, iou, torch.zeros_like(iou))
-
-
-def _changed(costs: Tensor, change: Tensor, pairs: Assignment) -> Tensor:
-    """The costs, changed where a candidate is matched."""
-    change = torch.where(pairs.valid, change, torch.zeros_like(change))
-    return costs.index_put((pairs.image, pairs.anchor), change.to(costs.dtype), accumulate=True)
+    iou = paired_overlap(matched_boxes(preds, pairs), true, "iou", "cxcywh")
+    iou = iou.to(at_least_float32(preds.logits[:0]).dtype)
+    return replace(pairs, weight=torch.where(pairs.valid, iou, torch.zeros_like(iou)))

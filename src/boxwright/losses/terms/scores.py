@@ -3,35 +3,81 @@
 """Terms on the class scores of every candidate of a dense head: BCE, softmax, focal, quality focal, varifocal.
 
 Each candidate may be matched once. Its target is the pair's weight at the object's class and 0 elsewhere; the sum over
-its classes is divided by the assignment's normalizer.
+its classes is divided by the assignment's normalizer. A form is the cost of one entry, `entry_cost`; all else is one
+base for all of them.
 
 Class weights, one number for each class (`losses/balance.py` makes them): mode "positive" scales the positive half of
 an entry's cost, mode "both" the whole cost of the class. The divisor stays the same.
 """
 
-import math
-from collections.abc import Callable
 from typing import ClassVar, Literal, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.nn import functional
 
 from boxwright.config import component
-from boxwright.errors import ConfigError, ShapeError
-from boxwright.kernels.entries import Background, background_and_entries
+from boxwright.errors import ShapeError
 from boxwright.losses.balance import WeightMode
-from boxwright.losses.functional import bce_with_logits, focal, quality_focal, sparse_bce
-from boxwright.ops.collective import sum_over_ranks
-from boxwright.ops.constants import constant
+from boxwright.losses.factors import EmptyNorm, candidate_factors, divisor
+from boxwright.losses.functional import bce_with_logits, focal, quality_focal, varifocal
+from boxwright.losses.terms.base import (
+    ClassWeighted,
+    ClassWeightVector,
+    Divisor,
+    Scope,
+    check_class_weights,
+    check_slope,
+    class_weights_like,
+)
 from boxwright.structures import Assignment, Predictions, Targets, at_least_float32
 
-EmptyNorm = Literal["sum", "anchors"]
-ClassWeightVector = tuple[float, ...] | None
+
+class ScoreForm(ClassWeighted):
+    """Base of the forms: contribution of a candidate = sum of its entries' costs / divisor."""
+
+    __slots__ = ()
+
+    empty_norm: EmptyNorm
+    scope: ClassVar[Scope] = "candidate"
+    divides_by: ClassVar[Divisor] = "assignment"
+
+    def __post_init__(self) -> None:
+        name = type(self).__name__
+        check_class_weights(name, self.class_weights)
+        check_slope(f"{name}.gamma", getattr(self, "gamma", 1.0))
+
+    def __call__(self, preds: Predictions, targets: Targets, pairs: Assignment) -> Float[Tensor, "B A"]:
+        """Contribution of each candidate.
+
+        Raises:
+            ShapeError: exclusive classes, or class weights for another number of classes.
+        """
+        self.check(preds)
+        z = entries_that_count(preds, targets, pairs)
+        wanted, matched = dense_targets(z, targets, pairs)
+        factors = ClassFactors.of(self, z)
+        costs = factors.whole * self.entry_cost(z, wanted, matched, factors.positive)
+        return costs.sum(dim=-1) / divisor(self.empty_norm, preds, pairs)
+
+    def entry_cost(
+        self, z: Float[Tensor, "*n"], wanted: Float[Tensor, "*n"], matched: Bool[Tensor, "*n"], positive: float | Tensor
+    ) -> Float[Tensor, "*n"]:
+        """Cost of entries with logits z: `wanted` is the target, `positive` the weight of the cost's positive half."""
+        return bce_with_logits(z, wanted, positive)
+
+    def check(self, preds: Predictions) -> None:
+        """Raises when the form does not fit the predictions.
+
+        Raises:
+            ShapeError: the classes exclude one another.
+        """
+        refuse_exclusive(type(self).__name__, preds)
 
 
 @component
-class SoftScores:
+class SoftScores(ScoreForm):
     """Binary cross-entropy of every candidate's classes; a matched one's target at its class is the pair's weight.
 
     Where classes exclude one another (`Predictions.exclusive`) they and an implicit background with logit 0 share one
@@ -47,49 +93,29 @@ class SoftScores:
     # Divisor of a batch whose weights add up to 0: the normalizer, which then is 1, or its number of candidates.
     empty_norm: EmptyNorm = "sum"
 
-    scope: ClassVar[Literal["candidate"]] = "candidate"
-
-    def __post_init__(self) -> None:
-        check_class_weights("SoftScores", self.class_weights)
-
     def __call__(self, preds: Predictions, targets: Targets, pairs: Assignment) -> Float[Tensor, "B A"]:
         """Contribution of each candidate.
 
         Raises:
             ShapeError: class weights for another number of classes.
         """
-        if preds.exclusive:
-            costs = self._exclusive(preds, targets, pairs)
-        elif self.class_weights is None and targets.ignore is None:
-            label = targets.labels[pairs.image, pairs.target]
-            costs = sparse_bce(preds.logits, pairs.image, pairs.anchor, label, pairs.weight)
-        else:
-            weights = _Weights.of(self.class_weights, self.weight_mode, preds, targets, pairs)
-            costs = _class_costs(preds, targets, pairs, weights, Background(), bce_with_logits)
-        return costs / _divisor(self.empty_norm, preds, pairs)
+        if not preds.exclusive:
+            return ScoreForm.__call__(self, preds, targets, pairs)
+        z = entries_that_count(preds, targets, pairs)
+        wanted, matched = dense_targets(z, targets, pairs)
+        log_p = functional.pad(z, (0, 1)).log_softmax(dim=-1)  # the last is background
+        factors = ClassFactors.of(self, z)
+        positive = (factors.positive * wanted * log_p[..., :-1]).sum(dim=-1)
+        costs = -positive - (1 - wanted.sum(dim=-1)) * log_p[..., -1]
+        costs = costs * (1 + (matched * (factors.whole - 1)).sum(dim=-1))
+        return costs / divisor(self.empty_norm, preds, pairs)
 
-    def _exclusive(self, preds: Predictions, targets: Targets, pairs: Assignment) -> Tensor:
-        costs, entries = background_and_entries(
-            preds.logits,
-            pairs.image,
-            pairs.anchor,
-            targets.labels[pairs.image, pairs.target],
-            pairs.valid,
-            Background("exclusive"),
-            guard=targets.ignore is not None,
-        )
-        soft = pairs.weight.to(costs.dtype)
-        change = -soft * entries
-        weights = _Weights.of(self.class_weights, self.weight_mode, preds, targets, pairs)
-        if weights.of_pairs is not None:
-            matched = costs[pairs.image, pairs.anchor]
-            gained = soft * (matched - entries) if self.weight_mode == "positive" else matched + change
-            change = change + (weights.of_pairs - 1) * gained
-        return _added(costs, change, pairs)
+    def check(self, preds: Predictions) -> None:
+        """Exclusive classes have a form of their own: nothing is refused."""
 
 
 @component
-class FocalScores:
+class FocalScores(ScoreForm):
     """Focal loss of every candidate's classes: entries that are right already count little.
 
     With `target` "soft" a matched entry's target is the pair's weight, with "hard" it is 1.
@@ -106,31 +132,16 @@ class FocalScores:
     weight_mode: WeightMode = "positive"
     empty_norm: EmptyNorm = "sum"
 
-    scope: ClassVar[Literal["candidate"]] = "candidate"
-
-    def __post_init__(self) -> None:
-        check_class_weights("FocalScores", self.class_weights)
-        _check_gamma("FocalScores", self.gamma)
-
-    def __call__(self, preds: Predictions, targets: Targets, pairs: Assignment) -> Float[Tensor, "B A"]:
-        """Contribution of each candidate.
-
-        Raises:
-            ShapeError: exclusive classes, or class weights for another number of classes.
-        """
-        _refuse_exclusive("FocalScores", preds)
-
-        def cost(z: Tensor, soft: Tensor, positive: float | Tensor) -> Tensor:
-            return focal(z, soft, self.gamma, self.alpha, positive)
-
-        background = Background("modulated", self.gamma, 1 - self.alpha if self.alpha > 0 else 1.0)
-        weights = _Weights.of(self.class_weights, self.weight_mode, preds, targets, pairs)
-        costs = _class_costs(preds, targets, pairs, weights, background, cost, hard=self.target == "hard")
-        return costs / _divisor(self.empty_norm, preds, pairs)
+    def entry_cost(
+        self, z: Float[Tensor, "*n"], wanted: Float[Tensor, "*n"], matched: Bool[Tensor, "*n"], positive: float | Tensor
+    ) -> Float[Tensor, "*n"]:
+        """(1 - q)^gamma * bce * balance, q the probability given to the target."""
+        wanted = matched.to(z.dtype) if self.target == "hard" else wanted
+        return focal(z, wanted, self.gamma, self.alpha, positive)
 
 
 @component
-class QualityFocalScores:
+class QualityFocalScores(ScoreForm):
     """Quality focal loss: cross-entropy with the soft target, scaled by the distance to it.
 
     Source: Generalized Focal Loss, Li et al. 2020, arXiv:2006.04388, eq. 4.
@@ -143,31 +154,15 @@ class QualityFocalScores:
     weight_mode: WeightMode = "positive"
     empty_norm: EmptyNorm = "sum"
 
-    scope: ClassVar[Literal["candidate"]] = "candidate"
-
-    def __post_init__(self) -> None:
-        check_class_weights("QualityFocalScores", self.class_weights)
-        _check_gamma("QualityFocalScores", self.gamma)
-
-    def __call__(self, preds: Predictions, targets: Targets, pairs: Assignment) -> Float[Tensor, "B A"]:
-        """Contribution of each candidate.
-
-        Raises:
-            ShapeError: exclusive classes, or class weights for another number of classes.
-        """
-        _refuse_exclusive("QualityFocalScores", preds)
-
-        def cost(z: Tensor, soft: Tensor, positive: float | Tensor) -> Tensor:
-            return quality_focal(z, soft, self.gamma, self.alpha, positive)
-
-        background = Background("modulated", self.gamma, 1 - self.alpha if self.alpha > 0 else 1.0)
-        weights = _Weights.of(self.class_weights, self.weight_mode, preds, targets, pairs)
-        costs = _class_costs(preds, targets, pairs, weights, background, cost)
-        return costs / _divisor(self.empty_norm, preds, pairs)
+    def entry_cost(
+        self, z: Float[Tensor, "*n"], wanted: Float[Tensor, "*n"], matched: Bool[Tensor, "*n"], positive: float | Tensor
+    ) -> Float[Tensor, "*n"]:
+        """|target - p|^gamma * bce * balance."""
+        return quality_focal(z, wanted, self.gamma, self.alpha, positive)
 
 
 @component
-class VarifocalScores:
+class VarifocalScores(ScoreForm):
     """Varifocal loss of a dense head: matched entries weigh as much as their quality, background by alpha * p^gamma.
 
     Source: VarifocalNet, Zhang et al. 2021, arXiv:2008.13367, eq. 2. Deviation: the quality is the pair's weight (with
@@ -183,114 +178,59 @@ class VarifocalScores:
     weight_mode: WeightMode = "positive"
     empty_norm: EmptyNorm = "sum"
 
-    scope: ClassVar[Literal["candidate"]] = "candidate"
-
-    def __post_init__(self) -> None:
-        check_class_weights("VarifocalScores", self.class_weights)
-        _check_gamma("VarifocalScores", self.gamma)
-
-    def __call__(self, preds: Predictions, targets: Targets, pairs: Assignment) -> Float[Tensor, "B A"]:
-        """Contribution of each candidate.
-
-        Raises:
-            ShapeError: exclusive classes, or class weights for another number of classes.
-        """
-        _refuse_exclusive("VarifocalScores", preds)
-
-        def cost(z: Tensor, soft: Tensor, positive: float | Tensor) -> Tensor:
-            return soft * bce_with_logits(z, soft, positive)
-
-        background = Background("modulated", self.gamma, self.alpha, self.detach_weight)
-        weights = _Weights.of(self.class_weights, self.weight_mode, preds, targets, pairs)
-        costs = _class_costs(preds, targets, pairs, weights, background, cost)
-        return costs / _divisor(self.empty_norm, preds, pairs)
+    def entry_cost(
+        self, z: Float[Tensor, "*n"], wanted: Float[Tensor, "*n"], matched: Bool[Tensor, "*n"], positive: float | Tensor
+    ) -> Float[Tensor, "*n"]:
+        """(quality where matched, alpha * p^gamma elsewhere) * bce."""
+        return varifocal(
+            z, wanted, matched, self.alpha, self.gamma, detach_weight=self.detach_weight, pos_weight=positive
+        )
 
 
-class _Weights(NamedTuple):
-    """Class weights as a cost needs them; None where there are none."""
+class ClassFactors(NamedTuple):
+    """Factors by class: on the positive half of an entry's cost, or on all of it; 1 where there are no weights."""
 
-    of_classes: Tensor | None  # (C,) of the sum over classes, in mode "both"
-    of_pairs: Tensor | None  # (P,) of each pair's class
-    mode: WeightMode
+    positive: float | Float[Tensor, " C"]
+    whole: float | Float[Tensor, " C"]
 
     @classmethod
-    def of(
-        cls,
-        vector: ClassWeightVector,
-        mode: WeightMode,
-        preds: Predictions,
-        targets: Targets,
-        pairs: Assignment,
-    ) -> "_Weights":
-        if vector is None:
-            return cls(None, None, mode)
-        classes = preds.logits.shape[-1]
-        if len(vector) != classes:
-            raise ShapeError(f"class_weights: expected {classes} numbers, one for each class, got {len(vector)}")
-        weights = constant(vector, at_least_float32(preds.logits[:0]))
-        return cls(weights if mode == "both" else None, weights[targets.labels[pairs.image, pairs.target]], mode)
+    def of(cls, term: ClassWeighted, z: Float[Tensor, "*n C"]) -> "ClassFactors":
+        """The factors of a term for classes with these logits.
+
+        Raises:
+            ShapeError: there are not as many weights as classes.
+        """
+        weights = class_weights_like(term.class_weights, z)
+        if weights is None:
+            return cls(1.0, 1.0)
+        return cls(weights, 1.0) if term.weight_mode == "positive" else cls(1.0, weights)
 
 
-def _class_costs(
-    preds: Predictions,
-    targets: Targets,
-    pairs: Assignment,
-    weights: _Weights,
-    background: Background,
-    cost: Callable[[Tensor, Tensor, float | Tensor], Tensor],
-    *,
-    hard: bool = False,
-) -> Tensor:
-    """Background cost of every candidate, with that of the matched entries replaced by cost(logit, target, w+)."""
-    costs, entries = background_and_entries(
-        preds.logits,
-        pairs.image,
-        pairs.anchor,
-        targets.labels[pairs.image, pairs.target],
-        pairs.valid,
-        background,
-        weights.of_classes,
-        guard=targets.ignore is not None,
-    )
-    soft = (pairs.valid if hard else pairs.weight).to(costs.dtype)
-    positive = 1.0 if weights.of_pairs is None or weights.mode == "both" else weights.of_pairs
-    change = cost(entries, soft, positive) - background.of(entries)
-    if weights.of_pairs is not None and weights.mode == "both":
-        change = weights.of_pairs * change
-    return _added(costs, change, pairs)
+def entries_that_count(preds: Predictions, targets: Targets, pairs: Assignment) -> Float[Tensor, "B A C"]:
+    """Logits in at least float32; 0 in the candidates that cost nothing, which may hold anything (ignore regions)."""
+    z = at_least_float32(preds.logits)
+    if targets.ignore is None:
+        return z
+    ignored = candidate_factors(preds, targets, pairs) == 0
+    return z.masked_fill(ignored[..., None], 0.0)
 
 
-def _added(costs: Tensor, change: Tensor, pairs: Assignment) -> Tensor:
-    """The costs, changed where a candidate is matched."""
-    change = torch.where(pairs.valid, change, torch.zeros_like(change))
-    return costs.index_put((pairs.image, pairs.anchor), change, accumulate=True)
+def dense_targets(
+    z: Float[Tensor, "B A C"], targets: Targets, pairs: Assignment
+) -> tuple[Float[Tensor, "B A C"], Bool[Tensor, "B A C"]]:
+    """Target of every entry, the pair's weight where it is matched and 0 elsewhere; and which entries are matched."""
+    entry = (pairs.image, pairs.anchor, targets.labels[pairs.image, pairs.target])
+    weight = torch.where(pairs.valid, pairs.weight, torch.zeros_like(pairs.weight)).to(z.dtype)
+    wanted = torch.zeros_like(z).index_put(entry, weight, accumulate=True)
+    matched = torch.zeros_like(z).index_put(entry, pairs.valid.to(z.dtype), accumulate=True)
+    return wanted, matched > 0
 
 
-def _divisor(empty_norm: EmptyNorm, preds: Predictions, pairs: Assignment) -> Tensor:
-    if empty_norm == "sum":
-        return pairs.normalizer
-    batch, anchors = preds.logits.shape[:2]
-    held = torch.stack((pairs.weight.sum(), pairs.weight.new_full((), float(batch * anchors))))
-    weight, candidates = sum_over_ranks(held).unbind()
-    return torch.where(weight == 0, candidates, pairs.normalizer)
-
-
-def check_class_weights(name: str, vector: ClassWeightVector) -> None:
-    """Raises when a number is negative or not finite.
+def refuse_exclusive(name: str, preds: Predictions) -> None:
+    """Raises for predictions whose classes share a softmax.
 
     Raises:
-        ConfigError: naming the term.
+        ShapeError: naming the term.
     """
-    wrong = [value for value in vector or () if not (math.isfinite(value) and value >= 0)]
-    if wrong:
-        raise ConfigError(f"{name}.class_weights: expected numbers of at least 0, got {wrong[0]}")
-
-
-def _check_gamma(name: str, gamma: float) -> None:
-    if not gamma >= 1:
-        raise ConfigError(f"{name}.gamma: expected at least 1 (below, the slope has no bound), got {gamma}")
-
-
-def _refuse_exclusive(name: str, preds: Predictions) -> None:
     if preds.exclusive:
         raise ShapeError(f"{name}: expected classes with sigmoid scores, got exclusive ones; use SoftScores for them")

@@ -5,13 +5,13 @@
 from typing import ClassVar, Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
-from torch.nn import functional
 
 from boxwright.config import component
 from boxwright.errors import ShapeError
-from boxwright.kernels.softplus import SATURATED
+from boxwright.losses.functional import bce_with_logits
+from boxwright.losses.terms.base import Divisor, Scope
 from boxwright.losses.terms.mask import resize_nearest
 from boxwright.ops.collective import sum_over_ranks
 from boxwright.structures import Assignment, Predictions, Targets, at_least_float32
@@ -31,7 +31,8 @@ class SemanticMap:
 
     kind: Literal["semantic_map"] = "semantic_map"
 
-    scope: ClassVar[Literal["image"]] = "image"
+    scope: ClassVar[Scope] = "image"
+    divides_by: ClassVar[Divisor] = "own"
 
     def __call__(self, preds: Predictions, targets: Targets, pairs: Assignment) -> Float[Tensor, " B"]:
         """Contribution of each image.
@@ -39,27 +40,35 @@ class SemanticMap:
         Raises:
             ShapeError: predictions without semantic logits, targets without class map, or maps that do not fit.
         """
+        z, covered, label = self.maps(preds, targets)
+        wanted = covered[:, None] & (label[:, None] == torch.arange(z.shape[1], device=z.device)[:, None, None])
+        p, y = torch.sigmoid(z), wanted.to(z.dtype)
+        entropy = bce_with_logits(z, y).mean(dim=(1, 2, 3))
+        dice = 1 - (2 * (p * y).sum(dim=(2, 3)) + SMOOTH) / (p.sum(dim=(2, 3)) + y.sum(dim=(2, 3)) + SMOOTH)
+        return self.mean_over_images(0.5 * entropy + 0.5 * dice.mean(dim=1), pairs)
+
+    def maps(
+        self, preds: Predictions, targets: Targets
+    ) -> tuple[Float[Tensor, "B C h w"], Bool[Tensor, "B h w"], Int64[Tensor, "B h w"]]:
+        """Logits, whether an instance covers each pixel, and the pixel's class.
+
+        Raises:
+            ShapeError: predictions without semantic logits, targets without class map, or maps that do not fit.
+        """
         if preds.semantic_logits is None:
             raise ShapeError(f"Predictions.semantic_logits: expected (B, C, h, w), got None for role '{preds.role}'")
         z = at_least_float32(preds.semantic_logits)
-        covered, label = _labelled(targets, (z.shape[-2], z.shape[-1]))
-        # Only the logit of a pixel's own class knows a target: no tensor of one-hot targets.
-        at_label = z.gather(1, label[:, None])[:, 0]
-        own = torch.where(covered, at_label, torch.zeros_like(at_label))
-        entropy = functional.softplus(z, threshold=SATURATED).mean(dim=(1, 2, 3)) - own.mean(dim=(1, 2)) / z.shape[1]
-        p, here = torch.sigmoid(z), covered.to(z.dtype)
-        place = label.flatten(1)
-        both = torch.sigmoid(at_label) * here
-        inter, truth = (z.new_zeros(z.shape[:2]).scatter_add(1, place, of.flatten(1)) for of in (both, here))
-        dice = 1 - (2 * inter + SMOOTH) / (p.sum(dim=(2, 3)) + truth + SMOOTH)
+        return z, *_labelled(targets, (z.shape[-2], z.shape[-1]))
+
+    def mean_over_images(self, values: Float[Tensor, " B"], pairs: Assignment) -> Float[Tensor, " B"]:
+        """Shares of the mean over the images of all ranks; zeros while no rank has a pair."""
         images, positives = sum_over_ranks(
-            torch.stack((torch.full_like(entropy[:1], len(z)).sum(), pairs.valid.sum().to(z.dtype)))
+            torch.stack((torch.full_like(values[:1], len(values)).sum(), pairs.valid.sum().to(values.dtype)))
         ).unbind()
-        value = (0.5 * entropy + 0.5 * dice.mean(dim=1)) / images
-        return torch.where(positives > 0, value, torch.zeros_like(value))
+        return torch.where(positives > 0, values / images, torch.zeros_like(values))
 
 
-def _labelled(targets: Targets, size: tuple[int, int]) -> tuple[Bool[Tensor, "B h w"], Tensor]:
+def _labelled(targets: Targets, size: tuple[int, int]) -> tuple[Bool[Tensor, "B h w"], Int64[Tensor, "B h w"]]:
     """Whether an instance covers each pixel, and the pixel's class, at the size of the logits."""
     if targets.class_map is None:
         raise ShapeError("Targets.class_map: expected (B, h, w), got None")
