@@ -191,3 +191,11 @@ def test_the_list_is_complete_and_in_order():
         assert check.example
         assert check.fix
         assert not check.what.endswith(".")
+
+
+@pytest.mark.parametrize(("height", "found"), [(456.5, 1), (455.5, 0)])
+def test_a_box_is_huge_from_95_percent_of_the_image_on(height, found):
+    """Of 480 rows: 0.951 and 0.949 of the image."""
+    labels = with_rows((0, 0, 0, 0, 640, height))
+
+    assert [one.count for one in run_checks(audited_of(labels, VAL)) if one.code == "box_huge"] == [1] * found

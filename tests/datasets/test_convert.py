@@ -214,3 +214,21 @@ def test_command_line(yolo, tmp_path):
     assert "yolo to voc (detect): images train 1, val 1; 3 objects" in result.output
     assert "lost in voc: outlines: 1" in result.output
     assert len(records(tmp_path / "new")) == 1
+
+
+@pytest.mark.parametrize(("area", "lost"), [(403.9, 0), (404.1, 1), (396.1, 0), (395.9, 1)])
+def test_an_area_within_a_hundredth_of_the_boxs_is_not_lost(tmp_path, encode, make_picture, area, lost):
+    root = tmp_path / "coco"
+    root.mkdir()
+    (root / "a.jpg").write_bytes(encode(make_picture()))
+    annotation = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [10, 10, 20, 20], "area": area}
+    content = {
+        "images": [{"id": 1, "file_name": "a.jpg"}],
+        "categories": [{"id": 1, "name": "hand"}],
+        "annotations": [annotation],
+    }
+    (root / "labels.json").write_text(json.dumps(content))
+
+    report = convert_dataset(root, tmp_path / "new", to="yolo")
+
+    assert dict(report.lost) == ({"stated areas": 1} if lost else {})

@@ -141,3 +141,28 @@ def test_roll_ups_sum_to_what_objects_pay():
     by_class = {row["class"]: row for row in roll_up(inspection, "class").rows()}
     assert (by_class["dog"]["objects"], by_class["dog"]["without_positive"]) == (2, 1)
     assert roll_up(inspection, "size")["size"].tolist() == ["small", "medium"]
+
+
+def test_an_object_with_one_positive_is_not_without():
+    lonely = (5.0, 5.0, 7.0, 7.0)
+    labels = targets(*CALM, lonely, (10.0, 60.0, 40.0, 90.0), labels=[0, 1, 1])
+
+    inspection = inspect(outputs(), labels, yolov8_detect(topk=1), names=NAMES)
+
+    assert inspection.objects["positives"].tolist() == [1, 0, 1]
+    counts = {row["class"]: row["without_positive"] for row in roll_up(inspection, "class").rows()}
+    assert counts == {"cat": 0, "dog": 1}
+
+
+@pytest.mark.parametrize(("half", "clipped"), [(23.96, True), (23.84, False)])
+def test_a_side_a_hundredth_of_a_bin_from_the_last_is_clipped(half, clipped):
+    """Half sides of 2.995 and 2.98 strides, as the cell in the middle sees them; the last of four bins is at 3."""
+    grid = grid_for_image(SIZE, (8,))
+    flat = torch.zeros(1, len(grid.points), 16)
+    one_level = Outputs(Predictions(torch.full((1, len(grid.points), 2), -4.0), flat, Distance(num_bins=4), grid))
+    labels = targets((60 - half, 60 - half, 60 + half, 60 + half))
+
+    inspection = inspect(one_level, labels, yolov8_detect(topk=1), names=NAMES)
+
+    assert inspection.pairs["wanted_left"].tolist() == pytest.approx([half / 8], rel=1e-5)
+    assert inspection.pairs["clipped"].tolist() == [clipped]

@@ -218,3 +218,15 @@ def test_targets_that_do_not_fit_are_named():
     )
     with pytest.raises(ShapeError, match=r"Predictions.prototypes: expected \(B, Q\) = \(1, 3\) .* got \(2, 3\)"):
         PrototypeMasks()(predictions(), one, pairs())
+
+
+@pytest.mark.parametrize("reduction", ["pairs", "image_levels"])
+def test_a_batch_with_one_pair_is_divided_by_one(reduction):
+    preds, labels, every = predictions(), targets(), pairs()
+    first = torch.tensor([True, False, False, False, False])
+    alone = dataclasses.replace(every, valid=first, weight=every.weight * first)
+
+    got = PrototypeMasks(reduction=reduction)(preds, labels, alone)
+
+    images = 1 if reduction == "pairs" else 2
+    assert got.tolist() == pytest.approx([values(preds, labels, every)[0] / images, 0, 0, 0, 0], rel=1e-10)
