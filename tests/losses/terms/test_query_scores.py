@@ -138,23 +138,6 @@ def test_class_weights_of_one_change_nothing_and_others_scale(name):
                 assert (got - plain)[image, query].item() == pytest.approx(gained, rel=1e-9, abs=1e-12)
 
 
-@pytest.mark.parametrize("value", [1e4, -1e4])
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-@pytest.mark.parametrize("name", TERMS)
-def test_extreme_scores_of_any_precision_stay_finite(name, dtype, value):
-    preds = query_predictions(generator(6), 2, 5, dtype=dtype)
-    logits = preds.logits.detach().clone()
-    logits[0, 4], logits[1, 0] = value, value  # one matched, one not
-    logits.requires_grad_()
-
-    got = TERMS[name](dataclasses.replace(preds, logits=logits), TARGETS, count_of(pairs()))
-    got.sum().backward()
-
-    assert got.isfinite().all()
-    assert logits.grad.isfinite().all()
-    assert got.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
-
-
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
 @pytest.mark.parametrize("name", TERMS)
 def test_a_box_that_is_not_finite_under_an_unused_slot_reaches_nothing(name, value):
@@ -173,15 +156,8 @@ def test_mistakes_are_named(name):
 
     with pytest.raises(ShapeError, match=rf"{type(term).__name__}: expected classes with sigmoid scores"):
         term(dataclasses.replace(preds, exclusive=True), TARGETS, pairs())
-    with pytest.raises(ShapeError, match=r"class_weights: expected 3 numbers, one for each class, got 2"):
-        dataclasses.replace(term, class_weights=(1.0, 2.0))(preds, TARGETS, pairs())
     with pytest.raises(ConfigError, match=r"class_weights: expected numbers of at least 0, got -1.0"):
         dataclasses.replace(term, class_weights=(1.0, -1.0, 0.0))
-
-
-def test_a_slope_without_bound_is_refused():
-    with pytest.raises(ConfigError, match=r"QueryVarifocalScores.gamma: expected at least 1 .* got 0.5"):
-        QueryVarifocalScores(gamma=0.5)
 
 
 @pytest.mark.parametrize("name", TERMS)
