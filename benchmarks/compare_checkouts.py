@@ -293,6 +293,11 @@ def draw(size: argparse.Namespace) -> None:
         file.write_text(text, encoding="utf-8")
 
 
+def load_torch() -> None:
+    """Import what most commands need, once for all that are forked after it."""
+    importlib.import_module("boxwright.api")
+
+
 def drawn(size: argparse.Namespace) -> Answers:
     """Labels and pictures of the dataset `shapes`."""
     draw(size)
@@ -306,7 +311,7 @@ def help_texts(size: argparse.Namespace) -> Answers:
 
 def recipes(size: argparse.Namespace) -> Answers:
     """What `boxwright recipe` prints for every preset."""
-    importlib.import_module("boxwright.api")  # and torch with it, once for all commands
+    load_torch()
     names = list(importlib.import_module("boxwright.presets").PRESETS)
     return {name: said(["recipe", name]) for name in names[: 2 if size.smoke else None]}
 
@@ -314,12 +319,14 @@ def recipes(size: argparse.Namespace) -> Answers:
 def refusals(size: argparse.Namespace) -> Answers:
     """What is said to wrong commands."""
     draw(size)
+    load_torch()
     return {name_of(words): said(words) for words in WRONG[: 3 if size.smoke else None]}
 
 
 def reports(size: argparse.Namespace) -> Answers:
     """What is said about datasets, and the files that are written."""
     draw(size)
+    load_torch()
     told = {name_of(words): said(words) for words in REPORTS[: 1 if size.smoke else None]}
     folders = ("audit-shapes", "audit-broken", "shapes-coco", "shapes-voc")
     return told | {name: text for folder in folders for name, text in files_below(Path(folder)).items()}
