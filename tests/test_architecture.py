@@ -168,29 +168,6 @@ def test_a_circle_is_seen():
     assert not circle(graph | {"c": set()})
 
 
-def homes_of_classes(texts):
-    """The files that define each class name, of a mapping from file to text."""
-    homes = {}
-    for file, text in texts.items():
-        for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.ClassDef):
-                homes.setdefault(node.name, []).append(file)
-    return homes
-
-
-def test_a_class_name_means_one_thing():
-    texts = {name: file.read_text(encoding="utf-8") for name, file in MODULES.items()}
-    twice = {name: files for name, files in homes_of_classes(texts).items() if len(files) > 1}
-    assert not twice, "\n".join(f"{name}: {', '.join(files)}" for name, files in sorted(twice.items()))
-
-
-def test_a_class_name_with_two_homes_is_seen():
-    homes = homes_of_classes(
-        {"a": "class Scene: pass", "b": "def f():\n    class Scene: pass", "c": "class Other: pass"}
-    )
-    assert homes == {"Scene": ["a", "b"], "Other": ["c"]}
-
-
 def test_the_rooms_lie_in_layers():
     assert not circle(DOORS), " -> ".join(circle(DOORS))
 

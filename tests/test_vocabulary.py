@@ -2,12 +2,12 @@
 # SPDX-FileCopyrightText: The boxwright authors
 """What a task is: one row of facts each, the way back from facts to a task, and no task's name compared elsewhere."""
 
-import ast
 from collections import Counter
 from itertools import combinations
 from pathlib import Path
 
 import pytest
+from tests.house.task_names import name_questions
 
 from boxwright.cli.demo import DemoTask
 from boxwright.cli.options import TaskChoice
@@ -57,54 +57,6 @@ def test_facts_that_no_task_joins_are_refused_by_name(pair):
 
 # -- nobody compares a task's name ---------------------------------------------------------------------------------
 
-# What a text is looked up or compared by, besides operators.
-LOOKUPS = {"get", "pop", "setdefault", "index", "count", "startswith", "endswith", "eq", "__eq__", "getattr", "hasattr"}
-
-
-def is_task(node):
-    """A task's name as a text, or as the member of an enumeration of tasks."""
-    if isinstance(node, ast.Constant):
-        return node.value in TASK_NAMES
-    return isinstance(node, ast.Attribute) and node.attr.isupper() and node.attr.lower() in TASK_NAMES
-
-
-def all_tasks(nodes):
-    """Nothing but names of tasks: among other words, `pose` and the rest may mean something else."""
-    return bool(nodes) and all(isinstance(node, ast.Constant) and is_task(node) for node in nodes)
-
-
-def asks_for_a_name(node):
-    """Whether a piece of syntax lets something depend on which name a task has."""
-    match node:
-        case ast.Compare():
-            return any(is_task(part) for side in (node.left, *node.comparators) for part in ast.walk(side))
-        case ast.MatchOr():
-            return all_tasks([part.value for part in node.patterns if isinstance(part, ast.MatchValue)])
-        case ast.match_case(pattern=ast.MatchValue(value=value)):
-            return is_task(value)
-        case ast.Dict():
-            return all_tasks([key for key in node.keys if key is not None])
-        case ast.Set():
-            return all_tasks(node.elts)
-        case ast.Subscript(value=table, slice=key):
-            return is_task(key) and not (isinstance(table, ast.Name) and table.id == "TASKS")
-        case ast.Call(func=ast.Name(id="dict"), keywords=words) if words:
-            return all(word.arg in TASK_NAMES for word in words)
-        case ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name)):
-            return name in LOOKUPS and any(is_task(argument) for argument in node.args)
-    return False
-
-
-def name_questions(text):
-    """The lines of a source file that compare the name of a task, or choose by it."""
-    tree = ast.parse(text)
-    lines = {node.lineno for node in ast.walk(tree) if hasattr(node, "lineno") and asks_for_a_name(node)}
-    lines |= {
-        case.pattern.lineno for case in ast.walk(tree) if isinstance(case, ast.match_case) and asks_for_a_name(case)
-    }
-    lines |= {node.lineno for node in tree.body if isinstance(node, ast.Assign) and is_task(node.value)}
-    return sorted(lines)
-
 
 def test_no_file_asks_for_the_name_of_a_task():
     files = [
@@ -128,8 +80,10 @@ def test_no_file_asks_for_the_name_of_a_task():
         "one = task == TaskChoice.POSE",
         "match task:\n    case 'pose': pass",
         "match task:\n    case 'pose' | 'obb': pass",
+        "match task:\n    case 'segment' | 'other': pass",
         "match (task, 3):\n    case ('pose' | 'obb', 3): pass",
         "SUFFIXES = {'detect': '', 'segment': '-seg'}",
+        "gains = {'box': 1.0, 'segment': 7.5}",
         "SUFFIXES = dict(detect='', segment='-seg')",
         "suffix = SUFFIXES['classify']",
         "suffix = table.get('obb')",

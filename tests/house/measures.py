@@ -19,16 +19,16 @@ from types import CodeType, FrameType
 from typing import Any
 
 from docs import citations
+from tests.house.task_names import name_questions
 
 import boxwright
-from boxwright.vocabulary import TASK_NAMES
 
 SRC = Path(boxwright.__file__).parent
 BOUNDS = Path(__file__).with_name("bounds.json")
 README = Path(__file__).parents[2] / "README.md"
 ASSETS = {".html", ".js", ".css"}
 # Where tasks are described: these files may ask which task it is.
-ABOUT_TASKS = ("vocabulary.py", "tasks/")
+ABOUT_TASKS = ("vocabulary.py",)
 SIDE = 64  # px, of the image that the step is followed with
 
 
@@ -74,34 +74,9 @@ def package_lines(src: Path = SRC) -> int:
     return sum(map(count_of_lines, [*sources(src).values(), *(file.read_text(encoding="utf-8") for file in assets)]))
 
 
-def words_in(node: ast.AST) -> Iterator[str]:
-    """The text constants of an expression, also those inside a tuple, a list or a set."""
-    if isinstance(node, ast.Constant) and isinstance(node.value, str):
-        yield node.value
-    elif isinstance(node, ast.Tuple | ast.List | ast.Set):
-        for element in node.elts:
-            yield from words_in(element)
-
-
-def comparisons_with(names: Iterable[str], text: str) -> list[int]:
-    """Lines of comparisons (`==`, `in`, `match`) with one of these names, in the text of a file."""
-    wanted, found = set(names), []
-    for node in ast.walk(ast.parse(text)):
-        operands: list[ast.AST] = []
-        if isinstance(node, ast.Compare):
-            operands = [node.left, *node.comparators]
-        elif isinstance(node, ast.MatchValue):
-            operands = [node.value]
-        if any(wanted & set(words_in(operand)) for operand in operands):
-            found.append(node.lineno)  # type: ignore[attr-defined]
-    return sorted(found)
-
-
 def task_comparisons(texts: Mapping[str, str]) -> dict[str, list[int]]:
     """Lines that compare a task's name, by file; files about tasks left out."""
-    found = {
-        name: comparisons_with(TASK_NAMES, text) for name, text in texts.items() if not name.startswith(ABOUT_TASKS)
-    }
+    found = {name: name_questions(text) for name, text in texts.items() if not name.startswith(ABOUT_TASKS)}
     return {name: lines for name, lines in found.items() if lines}
 
 
