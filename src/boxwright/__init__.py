@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from boxwright.inspector.probe import inspect as inspect
     from boxwright.losses.criterion import Criterion as Criterion
     from boxwright.presets import PRESETS as PRESETS
-    from boxwright.reports.report import write_report as write_report
+    from boxwright.reports.page import write_report as write_report
     from boxwright.results import Detections as Detections
     from boxwright.structures import Assignment as Assignment
     from boxwright.structures import LossBreakdown as LossBreakdown
@@ -51,7 +51,7 @@ _HOMES = {
     "inspect_data": "api.inspect",
     "explain_image": "api.inspect",
     "findings_of": "inspector.findings",
-    "write_report": "reports.report",
+    "write_report": "reports.page",
     "Inspection": "inspector.probe",
     "audit": "api.audit",
     "Model": "api",

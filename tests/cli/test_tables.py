@@ -8,9 +8,9 @@ from rich.console import Console
 from tests.evaluation.scenes import KEYPOINTS, NAMES, perfect, random_truths
 
 from boxwright.cli.tables import class_results
-from boxwright.evaluation.classify import ImageEvaluator
 from boxwright.evaluation.config import EvaluationConfig
 from boxwright.evaluation.evaluator import Evaluator
+from boxwright.evaluation.image_labels import ImageEvaluator
 from boxwright.results import Classification, ImageTruth
 from boxwright.vocabulary import Vocabulary
 

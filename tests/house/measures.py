@@ -90,6 +90,19 @@ def classes_defined_twice(texts: Mapping[str, str]) -> dict[str, list[str]]:
     return {name: files for name, files in sorted(homes.items()) if len(files) > 1}
 
 
+def file_names_used_twice(files: Iterable[str]) -> dict[str, list[str]]:
+    """Files of every name that stands in more than one folder.
+
+    Not counted: `__init__.py`; the commands, which are called after what they command; old paths that lead elsewhere.
+    """
+    homes: dict[str, list[str]] = defaultdict(list)
+    for file in files:
+        room, _, _ = file.partition("/")
+        if room not in ("cli", "data") and not file.endswith("__init__.py"):
+            homes[file.rpartition("/")[2]].append(file)
+    return {name: places for name, places in sorted(homes.items()) if len(places) > 1}
+
+
 def import_graph(texts: Mapping[str, str]) -> dict[str, set[str]]:
     """Files that each file imports, wherever the statement stands: in functions and under TYPE_CHECKING too."""
     modules = {"boxwright." + name.removesuffix(".py").replace("/", "."): name for name in texts}
@@ -273,6 +286,8 @@ def measured() -> list[Measure]:
     lines = sum(int(line.split()[0]) for line in reading)
     asking = tuple(f"{name}: lines {', '.join(map(str, numbers))}" for name, numbers in tasks.items())
     homes = tuple(f"{name}: {', '.join(files)}" for name, files in twice.items())
+    namesakes = file_names_used_twice(texts)
+    folders = tuple(f"{name}: {', '.join(files)}" for name, files in namesakes.items())
     return [
         Measure("lines until the training step is known", lines, 1662, 750, reading),
         Measure("files that one yolov8 detect loss enters", len(loss.files), 23, 16, visits),
@@ -282,6 +297,7 @@ def measured() -> list[Measure]:
         Measure("files that compare a task's name", len(tasks), 34, 0, asking),
         Measure("import circles at file level", len(groups), 3, 0, tuple(" <-> ".join(group) for group in groups)),
         Measure("class names defined twice", len(twice), 15, 0, homes),
+        Measure("file names used twice", len(namesakes), 25, 0, folders),
         Measure("lines that cite a document nobody can open", len(lost), 134, 0, tuple(lost)),
         Measure("lines of Python and assets", package_lines(), 44310, 41700, bounded=False),
     ]

@@ -93,6 +93,19 @@ def test_a_class_name_with_two_homes_is_found():
     assert classes_defined_twice(texts) == {"A": ["a.py", "b.py"]}
 
 
+def test_a_file_name_in_two_folders_is_found():
+    files = [
+        "scene.py",
+        "a/scene.py",
+        "cli/export.py",
+        "export/export.py",
+        "a/__init__.py",
+        "b/__init__.py",
+        "data/a.py",
+    ]
+    assert measures.file_names_used_twice(files) == {"scene.py": ["scene.py", "a/scene.py"]}
+
+
 def test_circles_are_found_also_behind_type_checking_and_inside_functions():
     graph = import_graph(
         {

@@ -19,7 +19,7 @@ from tests.inspector.scenes import NAMES, batch, inspected, many, pictures, scen
 from tests.reports.chromium import Browser, find_chromium
 
 from boxwright.losses.dense_recipes import yolov8_detect
-from boxwright.reports.report import write_report
+from boxwright.reports.page import write_report
 from boxwright.table import Table
 
 FATE = "document.querySelectorAll('#views [data-fate]').length"

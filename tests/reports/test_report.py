@@ -20,7 +20,7 @@ from boxwright.inspector.findings import Observation, findings_of
 from boxwright.losses.assign.trace import FATES
 from boxwright.losses.dense_recipes import yolov8_detect
 from boxwright.reports.legend import FINDING_WORDS, SIGNS, TERM_WORDS, hexadecimal
-from boxwright.reports.report import LEAST_BYTES, write_report
+from boxwright.reports.page import LEAST_BYTES, write_report
 
 EVIL = "</title></script><script>alert('x')</script>{{style}}<!-- data -->&amp;"
 

@@ -178,7 +178,7 @@ def draw(
     say(f"dataset: {made}")
 
 
-class DatasetFormatName(StrEnum):
+class FormatName(StrEnum):
     """What datasets can be converted to."""
 
     YOLO = "yolo"
@@ -207,7 +207,7 @@ class PersonBox(StrEnum):
 def convert(
     source: Annotated[Path, typer.Argument(metavar="SRC", help=DATA_HELP)],
     destination: Annotated[Path, typer.Argument(metavar="DST", help="New folder.")],
-    to: Annotated[DatasetFormatName, typer.Option("--to", help="Format to write.")],
+    to: Annotated[FormatName, typer.Option("--to", help="Format to write.")],
     task: Annotated[
         TaskChoice | None, typer.Option("--task", help="What labels are read for; by default what the dataset says.")
     ] = None,
@@ -246,7 +246,7 @@ def tile(
         float, typer.Option("--keep", metavar="SHARE", help="Least share of an object's area inside a tile.")
     ] = 0.7,
     to: Annotated[
-        DatasetFormatName | None, typer.Option("--to", help="Format to write; by default that of the source.")
+        FormatName | None, typer.Option("--to", help="Format to write; by default that of the source.")
     ] = None,
     task: Annotated[
         TaskChoice | None, typer.Option("--task", help="What labels are read for; by default what the dataset says.")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 METRICS = ("ap50", "ap50_95", "top1", "top5")  # whose change is shown
 
 
-class FormatName(StrEnum):
+class ExportFormatName(StrEnum):
     """The formats that are written."""
 
     ONNX = "onnx"
@@ -29,7 +29,7 @@ def export(
     weights: Annotated[
         Path | None, typer.Argument(metavar="WEIGHTS", help="Weights file or run folder; the newest run without it.")
     ] = None,
-    form: Annotated[FormatName, typer.Option("--format", help="What to write.")] = FormatName.ONNX,
+    form: Annotated[ExportFormatName, typer.Option("--format", help="What to write.")] = ExportFormatName.ONNX,
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Beside the weights without it.")] = None,
     imgsz: Imgsz = None,
     batch: Annotated[int, typer.Option("--batch", min=1, metavar="N", help="Images the file takes at once.")] = 1,

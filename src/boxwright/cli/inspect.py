@@ -100,7 +100,7 @@ def write(folder: Path, seen: "Inspected", *, parquet: bool = False) -> None:
     """The report, the tables and the overlays of an inspection."""
     from boxwright.inspector.joined import write_tables
     from boxwright.reports.overlay import save_overlays
-    from boxwright.reports.report import write_report
+    from boxwright.reports.page import write_report
 
     folder.mkdir(parents=True, exist_ok=True)
     images: Any = seen.images or None

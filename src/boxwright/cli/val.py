@@ -53,7 +53,7 @@ def val(
     if found.losses:
         say(f"loss: {values_text(found.losses)}")
     if plots is not None:
-        from boxwright.evaluation.report import save_plots
+        from boxwright.evaluation.plots import save_plots
 
         save_plots(found.result, plots)
         say(f"plots: {plots}")

@@ -16,15 +16,14 @@ from boxwright.config import replace, to_dict, to_yaml
 from boxwright.datasets.sample import DatasetHeader, Records
 from boxwright.engine.assemble import Parts, assemble
 from boxwright.engine.checkpoint import load_state, write_atomic, write_text_atomic
-from boxwright.engine.curves import training_curves
 from boxwright.engine.distributed import Ranks, announced, broadcast_state, process_group, same_everywhere
+from boxwright.engine.kept_pages import keep_pages
 from boxwright.engine.logs import Listener, stage
-from boxwright.engine.memory import keep_pages
 from boxwright.engine.meter import Meter
-from boxwright.engine.pictures import predictor_of, save_predictions, save_training_batch
 from boxwright.engine.precision import choose_device, determinism, seed_everything
 from boxwright.engine.recipe import Recipe
 from boxwright.engine.records import History, restore, save_epoch
+from boxwright.engine.run_pictures import predictor_of, save_predictions, save_training_batch
 from boxwright.engine.runfolder import (
     RunFolder,
     changed_settings,
@@ -32,9 +31,10 @@ from boxwright.engine.runfolder import (
     environment_text,
     without_class_numbers,
 )
+from boxwright.engine.training_curves import training_curves
 from boxwright.engine.validator import Validation, validate
 from boxwright.errors import CheckpointError
-from boxwright.evaluation.report import save_plots
+from boxwright.evaluation.plots import save_plots
 from boxwright.evaluation.result import EvaluationResult
 from boxwright.models.network import Network
 from boxwright.models.weights import load_weights

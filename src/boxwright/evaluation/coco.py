@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from boxwright.evaluation.measure import BOX, Measure
-from boxwright.evaluation.rle import areas_of
+from boxwright.evaluation.run_lengths import areas_of
 from boxwright.evaluation.scene import EvaluatedScene, box_areas
 from boxwright.ops.polygons import box_corners, oriented_corners, pairwise_intersections, polygon_areas
 

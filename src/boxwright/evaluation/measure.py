@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float32, Float64
 
-from boxwright.evaluation.rle import overlaps_of
+from boxwright.evaluation.run_lengths import overlaps_of
 from boxwright.evaluation.scene import EvaluatedScene, box_areas
 from boxwright.ops.polygons import box_corners, oriented_corners, pairwise_intersections, pairwise_oriented_iou
 

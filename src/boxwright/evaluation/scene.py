@@ -10,7 +10,7 @@ from jaxtyping import Float32, Float64, Int64
 from torch import Tensor
 
 from boxwright.errors import ShapeError
-from boxwright.evaluation.rle import areas_of, mask_counts, outline_counts
+from boxwright.evaluation.run_lengths import areas_of, mask_counts, outline_counts
 from boxwright.results import Detections, GroundTruth
 
 
@@ -38,7 +38,7 @@ class EvaluatedScene:
     ignore_labels: Int64[np.ndarray, " i"] = field(default_factory=_no_labels)
     ignore_masks: tuple[bytes, ...] | None = None  # of each region where masks are compared; None: the boxes
     true_areas: Float64[np.ndarray, " m"] | None = None  # px^2, of the file or the outline; None: of the boxes
-    masks: tuple[bytes, ...] = ()  # compressed run lengths, see `rle.py`
+    masks: tuple[bytes, ...] = ()  # compressed run lengths, see `run_lengths.py`
     true_masks: tuple[bytes, ...] = ()
     keypoints: Float32[np.ndarray, "n K 3"] | None = None
     true_keypoints: Float32[np.ndarray, "m K 3"] | None = None

@@ -55,7 +55,7 @@ class Storage:
 
 
 def read_torch_file(path: Path) -> Any:
-    """What a file of `torch.save` holds: tensors on the CPU, plain values, and `Record`s for objects of models.
+    """What a file of `torch.save` holds: tensors on the CPU, plain values, and `ForeignObject`s for objects of models.
 
     Raises:
         CheckpointError: the file is missing, damaged, cut short, or asks for anything else, which the message names.

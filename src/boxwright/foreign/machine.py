@@ -4,7 +4,8 @@
 
 A pickle is a program for a small stack machine. This one knows the instructions that build numbers, text and
 containers. A name that the file asks for is looked up in a table the caller gives, never imported; a name that is not
-there ends the reading. Objects of a few named packages become a `Record`: their class's name and their attributes.
+there ends the reading. Objects of a few named packages become a `ForeignObject`: the name of their class
+and their attributes.
 
 Source: the format as Python documents it, https://docs.python.org/3/library/pickletools.html
 """

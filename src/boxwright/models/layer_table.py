@@ -14,7 +14,7 @@ from typing import Any
 
 from boxwright.config import suggest
 from boxwright.errors import ConfigError
-from boxwright.models.backbones.table import LAYERS, SCALED, TableConfig, TableRow, check_block
+from boxwright.models.backbones.table_backbone import LAYERS, SCALED, TableConfig, TableRow, check_block
 from boxwright.models.classifier import ClassifierConfig
 from boxwright.models.detector import DetectorConfig
 from boxwright.models.heads import HeadConfig

@@ -104,7 +104,7 @@ def preset(
         "imgsz": imgsz,
     }
     if name.endswith((".yaml", ".yml")):
-        return import_module("boxwright.presets.table").table(name, **asked)  # type: ignore[no-any-return]
+        return import_module("boxwright.presets.from_table").table(name, **asked)  # type: ignore[no-any-return]
     if name not in PRESETS:
         close = difflib.get_close_matches(name.lower(), PRESETS, n=3)
         hint = f"did you mean {' or '.join(close)}?" if close else f"known presets: {', '.join(PRESETS)}"

@@ -3,8 +3,8 @@
 """Room card: everything after the forward pass, and what of it each task takes.
 
 Lives here: `base.py` (the `Task` type), `postprocess.py` (raw predictions -> kept rows -> Detections), `extras.py`
-(masks, keypoints, oriented boxes and attributes of kept rows), `classify.py` (labels of whole images), and below the
-table of all tasks, made of their facts.
+(masks, keypoints, oriented boxes and attributes of kept rows), `image_classes.py` (labels of whole images), and below
+the table of all tasks, made of their facts.
 May import: evaluation, ops and below. Never engine or presets.
 To add a task: its row in `vocabulary.TASKS`; where it finds something new, a part of `extras.py` and a kind in
 `evaluation/measure.py`.
@@ -15,11 +15,11 @@ from collections.abc import Mapping
 from functools import partial
 
 from boxwright.errors import ConfigError
-from boxwright.evaluation.classify import ImageEvaluator
 from boxwright.evaluation.evaluator import Evaluator
+from boxwright.evaluation.image_labels import ImageEvaluator
 from boxwright.evaluation.measure import ObjectKind
 from boxwright.tasks.base import Task
-from boxwright.tasks.classify import classifications
+from boxwright.tasks.image_classes import classifications
 from boxwright.tasks.postprocess import detections
 from boxwright.vocabulary import TASKS, TaskFacts, TaskName
 

@@ -2,8 +2,8 @@
 # SPDX-FileCopyrightText: The boxwright authors
 """Several images in one: four tiles around a random centre (mosaic), two images blended (mixup).
 
-A `Layout` says where tiles lie on a canvas that is never drawn when the warp only scales and shifts: then each tile's
-visible part is resized straight into the output, one resample instead of a double-size canvas and a warp.
+A `TileLayout` says where tiles lie on a canvas that is never drawn when the warp only scales and shifts: then the
+visible part of each tile is resized straight into the output, one resample instead of a double-size canvas and a warp.
 """
 
 from collections.abc import Sequence

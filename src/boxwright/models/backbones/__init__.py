@@ -17,7 +17,7 @@ from boxwright.models.backbones.hgnet import HGNetConfig
 from boxwright.models.backbones.mobilenet import MobileNetV3Config
 from boxwright.models.backbones.resnet import ResNetConfig
 from boxwright.models.backbones.shufflenet import ShuffleNetV2Config
-from boxwright.models.backbones.table import TableConfig
+from boxwright.models.backbones.table_backbone import TableConfig
 
 BackboneConfig = Annotated[
     CSPConfig | MobileNetV3Config | ShuffleNetV2Config | ResNetConfig | HGNetConfig | TableConfig,

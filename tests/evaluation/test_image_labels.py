@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from boxwright.errors import ShapeError
-from boxwright.evaluation.classify import ImageEvaluator
 from boxwright.evaluation.config import EvaluationConfig
+from boxwright.evaluation.image_labels import ImageEvaluator
 from boxwright.results import Classification, ImageTruth
 from boxwright.vocabulary import Vocabulary
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from tests.evaluation.scenes import NAMES, random_found, random_truths
 
-from boxwright.evaluation.classify import ImageEvaluator
 from boxwright.evaluation.evaluator import EvaluationConfig, Evaluator
-from boxwright.evaluation.report import save_plots
+from boxwright.evaluation.image_labels import ImageEvaluator
+from boxwright.evaluation.plots import save_plots
 from boxwright.results import Classification, ImageTruth
 from boxwright.vocabulary import Vocabulary
 

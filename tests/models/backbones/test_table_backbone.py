@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from boxwright.errors import ConfigError
-from boxwright.models.backbones.table import TableConfig, TableRow
+from boxwright.models.backbones.table_backbone import TableConfig, TableRow
 from boxwright.models.detector import DetectorConfig
 from boxwright.models.heads.anchor_free import AnchorFreeConfig
 from boxwright.models.necks.none import NoNeckConfig
