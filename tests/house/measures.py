@@ -93,12 +93,13 @@ def classes_defined_twice(texts: Mapping[str, str]) -> dict[str, list[str]]:
 def file_names_used_twice(files: Iterable[str]) -> dict[str, list[str]]:
     """Files of every name that stands in more than one folder.
 
-    Not counted: `__init__.py`; the commands, which are called after what they command; old paths that lead elsewhere.
+    Not counted: `__init__.py`; commands, called after what they command; kernels, called as what they make faster; old
+    paths that lead elsewhere.
     """
     homes: dict[str, list[str]] = defaultdict(list)
     for file in files:
         room, _, _ = file.partition("/")
-        if room not in ("cli", "data") and not file.endswith("__init__.py"):
+        if room not in ("cli", "kernels", "data") and not file.endswith("__init__.py"):
             homes[file.rpartition("/")[2]].append(file)
     return {name: places for name, places in sorted(homes.items()) if len(places) > 1}
 

@@ -94,16 +94,8 @@ def test_a_class_name_with_two_homes_is_found():
 
 
 def test_a_file_name_in_two_folders_is_found():
-    files = [
-        "scene.py",
-        "a/scene.py",
-        "cli/export.py",
-        "export/export.py",
-        "a/__init__.py",
-        "b/__init__.py",
-        "data/a.py",
-    ]
-    assert measures.file_names_used_twice(files) == {"scene.py": ["scene.py", "a/scene.py"]}
+    files = ["a.py", "x/a.py", "x/b.py", "cli/b.py", "kernels/b.py", "data/b.py", "x/__init__.py", "y/__init__.py"]
+    assert measures.file_names_used_twice(files) == {"a.py": ["a.py", "x/a.py"]}
 
 
 def test_circles_are_found_also_behind_type_checking_and_inside_functions():
