@@ -78,7 +78,14 @@ def namespace(out: Path | None) -> dict[str, Any]:
 
     images = None if out is None else out / "images"
     found = {name: getattr(figures, name) for name in figures.__all__}
-    return {part.__name__: part for _, part in parts()} | found | {"figure": figures.Figures(images)}
+    classes = {part.__name__: part for _, part in parts()}
+    return classes | found | {"figure": figures.Figures(images), "code": code}
+
+
+def code(*definitions: types.FunctionType) -> str:
+    """The source of some functions as it stands in the package."""
+    texts = [textwrap.dedent(inspect.getsource(definition)).rstrip() for definition in definitions]
+    return "```python\n" + "\n\n".join(texts) + "\n```"
 
 
 def read_template(part: type, path: Path) -> str:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from tests.golden.inputs import BUILDERS
 
-from boxwright.losses.layout.prior_matches import level_claims
+from boxwright.losses.assign.anchor_ratio import AnchorRatio
 
 FOLDER = Path(os.environ.get("BOXWRIGHT_GOLDEN") or Path(__file__).parent)
 EXAMPLE = json.loads((FOLDER / "worked_example.json").read_text())
@@ -26,8 +27,8 @@ def boxes() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def claims(boxes):
-    setup = EXAMPLE["setup"]
-    return level_claims(boxes, INPUTS["anchors"][0].astype(np.float64), SHAPE, setup["anchor_t"])
+    priors = torch.from_numpy(INPUTS["anchors"][0].astype(np.float64))
+    return AnchorRatio(ratio=EXAMPLE["setup"]["anchor_t"]).claims(torch.from_numpy(boxes), priors, SHAPE)
 
 
 def test_targets_in_cells(boxes):
@@ -39,8 +40,8 @@ def test_targets_in_cells(boxes):
 
 
 def test_which_priors_fit(claims):
-    assert claims.matched.astype(int).tolist() == EXAMPLE["match_mask_anchor_by_target"]
-    prior, target = claims.pairs
+    assert claims.fits.int().tolist() == EXAMPLE["match_mask_anchor_by_target"]
+    prior, target = claims.fits.nonzero(as_tuple=True)
     assert [list(pair) for pair in zip(target.tolist(), prior.tolist(), strict=True)] == EXAMPLE[
         "matched_pairs_target_anchor"
     ]
@@ -49,21 +50,18 @@ def test_which_priors_fit(claims):
 
 def test_directions(claims):
     assert EXAMPLE["direction_mask_order"][0] == "centre"
-    assert claims.directions.astype(int).tolist() == EXAMPLE["direction_mask"]
+    matched = claims.fits.nonzero()[:, 1]
+    assert claims.directions[:, matched].int().tolist() == EXAMPLE["direction_mask"]
     assert len(claims.prior) == EXAMPLE["assigned_count"]
 
 
 def test_claimed_cells(boxes, claims):
     printed = EXAMPLE["rows_12_to_17"]
     some = slice(12, 17)
-    direction = np.nonzero(claims.directions)[0][some]
-    offsets = np.array([(0, 0), (0.5, 0), (0, 0.5), (-0.5, 0), (0, -0.5)])[direction]
+    offsets = np.array([(0, 0), (0.5, 0), (0, 0.5), (-0.5, 0), (0, -0.5)])[claims.direction[some]]
     centres = boxes[claims.object[some], :2]
 
     np.testing.assert_allclose(centres, printed["grid_xy"], atol=PRINTED)
     assert offsets.tolist() == printed["offset"]
     np.testing.assert_allclose(centres - offsets, printed["shifted"], atol=PRINTED)
-    cells = np.stack((claims.column[some], claims.row[some]), axis=1)
-    assert cells.tolist() == printed["cell_col_row"]
-    np.testing.assert_allclose(claims.box[some, :2], centres - cells, atol=1e-12)
-    np.testing.assert_array_equal(claims.box[:, 2:], boxes[claims.object, 2:])
+    assert claims.cell[some].tolist() == printed["cell_col_row"]

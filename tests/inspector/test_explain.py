@@ -13,9 +13,9 @@ from tests.golden.inputs import BUILDERS
 from boxwright.errors import ConfigError
 from boxwright.inspector.explain import DIRECTIONS, anchor_stages, explain
 from boxwright.losses import from_detr_stacks, from_yolov5_maps, from_yolov8_maps, rtdetr, yolov5_detect, yolov8_detect
+from boxwright.losses.assign.anchor_ratio import AnchorRatio
 from boxwright.losses.assign.simota import SimOTA
 from boxwright.losses.criterion import Criterion, Rule
-from boxwright.losses.layout.prior_matches import level_claims
 from boxwright.structures import Targets
 
 EXAMPLE = json.loads((Path(__file__).parents[1] / "golden" / "worked_example.json").read_text())
@@ -31,8 +31,9 @@ def stages():
     inputs = BUILDERS["worked_example"]({"seed": 0})
     boxes = inputs["targets"][:, 2:].astype(np.float64) * EXAMPLE["scale"][2:6]
     priors = inputs["anchors"][0].astype(np.float64)
-    claims = level_claims(boxes, priors, (40, 40), EXAMPLE["setup"]["anchor_t"])
-    return [stage.table for stage in anchor_stages(0, boxes, priors, claims, EXAMPLE["setup"]["anchor_t"])]
+    limit = EXAMPLE["setup"]["anchor_t"]
+    claims = AnchorRatio(ratio=limit).claims(torch.from_numpy(boxes), torch.from_numpy(priors), (40, 40))
+    return [stage.table for stage in anchor_stages(0, boxes, priors, claims, limit)]
 
 
 def test_objects_in_cells(stages):

@@ -128,7 +128,7 @@ def changed(targets: Targets, change: Callable[[Tensor], Tensor]) -> Targets:
     """Targets with every tensor changed, not prepared."""
     fields = {f.name: getattr(targets, f.name) for f in dataclasses.fields(targets)}
     held = {name: change(value) for name, value in fields.items() if isinstance(value, Tensor)}
-    return dataclasses.replace(targets, **held, candidates=None)
+    return dataclasses.replace(targets, **held, prepared={})
 
 
 def run(

@@ -393,6 +393,8 @@ def faked(value: Any, mode: FakeTensorMode) -> Any:
         return mode.from_tensor(value)
     if isinstance(value, tuple):
         return tuple(faked(part, mode) for part in value)
+    if isinstance(value, dict):
+        return {name: faked(part, mode) for name, part in value.items()}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         parts = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
         return dataclasses.replace(value, **{name: faked(part, mode) for name, part in parts.items()})

@@ -22,6 +22,7 @@ from tests.losses.scenes import (
 )
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from boxwright import kernels
 from boxwright.config import from_yaml, override, to_yaml
 from boxwright.errors import ConfigError, ShapeError
 from boxwright.losses.assign import TaskAligned
@@ -52,6 +53,8 @@ def run(preds: Predictions, targets: Targets, rules: Criterion | None = None) ->
 def faked(value: Any, mode: FakeTensorMode) -> Any:
     if isinstance(value, torch.Tensor):
         return mode.from_tensor(value)
+    if isinstance(value, dict):
+        return {name: faked(part, mode) for name, part in value.items()}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
         return dataclasses.replace(value, **{name: faked(part, mode) for name, part in fields.items()})
@@ -201,7 +204,7 @@ def test_one_extreme_logit_leaves_other_gradients_finite(extreme):
 
 
 def normalizer(preds: Predictions, targets: Targets) -> float:
-    return TaskAligned()(preds, targets).normalizer.item()
+    return kernels.fast(TaskAligned())(preds, targets).normalizer.item()
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -309,7 +312,7 @@ def test_targets_prepared_for_another_image_size_are_refused():
 def test_targets_changed_after_prepare_are_refused():
     rules, preds = criterion(), random_predictions(generator(0), 1)
     old = rules.prepare(make_targets([(0, 0, 9, 9)]), GRID).candidates
-    targets = dataclasses.replace(make_targets([(0, 0, 9, 9)], slots=4), candidates=old)
+    targets = make_targets([(0, 0, 9, 9)], slots=4).with_prepared(candidates=old)
 
     with pytest.raises(ShapeError, match=r"layout for \(B, M\) = \(1, 4\), got \(1, 1\)"):
         rules(Outputs(preds), targets)

@@ -202,6 +202,8 @@ def faked(value: Any, mode: FakeTensorMode) -> Any:
         return mode.from_tensor(value)
     if isinstance(value, Outputs):
         return with_branches(value, lambda preds: faked(preds, mode))
+    if isinstance(value, dict):
+        return {name: faked(part, mode) for name, part in value.items()}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
         return dataclasses.replace(value, **{name: faked(part, mode) for name, part in fields.items()})

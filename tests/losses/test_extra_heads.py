@@ -105,6 +105,8 @@ def step(preds: Predictions, labels: Targets, chosen: Criterion | None = None) -
 def faked(value: Any, mode: FakeTensorMode) -> Any:
     if isinstance(value, torch.Tensor):
         return mode.from_tensor(value)
+    if isinstance(value, dict):
+        return {name: faked(part, mode) for name, part in value.items()}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.init}
         return dataclasses.replace(value, **{name: faked(of, mode) for name, of in fields.items()})

@@ -43,7 +43,7 @@ def test_laid_out_once_and_refused_for_other_targets():
 
     assert with_objects(targets) is targets
     with pytest.raises(ShapeError, match=r"rows for \(B, M\) = \(1, 1\), got \(2, 1\); call .Criterion.prepare. again"):
-        with_objects(Targets(targets.labels[:1], targets.boxes[:1], targets.valid[:1], objects=targets.objects))
+        with_objects(Targets(targets.labels[:1], targets.boxes[:1], targets.valid[:1], prepared=targets.prepared))
 
 
 def test_moves_with_the_targets():

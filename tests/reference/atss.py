@@ -20,7 +20,15 @@ def assign(priors, points, level, targets, valid, *, topk=9, per_cell=1):
             near = []
             for index in sorted(set(level)):
                 mine = [anchor for anchor in range(len(points)) if level[anchor] == index]
-                mine.sort(key=lambda a, c=centre: ((points[a][0] - c[0]) ** 2 + (points[a][1] - c[1]) ** 2, a))
+                # Equally near cells in their order, row by row; all priors of a cell stand together.
+                mine.sort(
+                    key=lambda a, c=centre: (
+                        (points[a][0] - c[0]) ** 2 + (points[a][1] - c[1]) ** 2,
+                        points[a][1],
+                        points[a][0],
+                        a,
+                    )
+                )
                 near += mine[: topk * per_cell]
             overlaps = [iou(priors[anchor], box) for anchor in near]
             spread = statistics.stdev(overlaps) if len(overlaps) > 1 else 0.0

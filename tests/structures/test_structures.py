@@ -9,6 +9,7 @@ from boxwright.errors import ShapeError
 from boxwright.losses.layout.candidates import lay_out_candidates
 from boxwright.ops.decode import Distance
 from boxwright.ops.grid import grid_for_image
+from boxwright.ops.objects import object_rows
 from boxwright.results import Detections
 from boxwright.structures import (
     Assignment,
@@ -169,7 +170,7 @@ def test_targets_scale_everything_in_pixels_and_forget_their_layouts():
         torch.zeros(1, 1).long(), torch.tensor([[[8.0, 4.0, 16.0, 12.0]]]), torch.ones(1, 1).bool(),
         keypoints=torch.tensor([[[[10.0, 6.0, 2.0]]]]), ignore=torch.tensor([[[0.0, 0.0, 4.0, 4.0]]]),
     )  # fmt: skip
-    prepared = dataclasses.replace(upright, candidates=lay_out_candidates(upright, GRID))
+    prepared = upright.with_prepared(candidates=lay_out_candidates(upright, GRID), objects=object_rows(upright))
 
     scaled = prepared.scaled(2.0, 0.5)
 
@@ -177,6 +178,7 @@ def test_targets_scale_everything_in_pixels_and_forget_their_layouts():
     assert scaled.keypoints.tolist() == [[[[20.0, 3.0, 2.0]]]]
     assert scaled.ignore.tolist() == [[[0.0, 0.0, 8.0, 2.0]]]
     assert scaled.candidates is None
+    assert scaled.objects is prepared.objects  # which slots hold an object stays
     assert prepared.boxes.tolist() == [[[8.0, 4.0, 16.0, 12.0]]]  # nobody writes into another's tensors
     turned = dataclasses.replace(upright, boxes=torch.tensor([[[8.0, 4.0, 6.0, 2.0, 0.5]]]), keypoints=None)
     assert turned.scaled(2.0, 0.5).boxes.tolist() == [[[16.0, 2.0, 12.0, 1.0, 0.5]]]

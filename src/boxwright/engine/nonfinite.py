@@ -114,14 +114,14 @@ def read_replay(path: Path) -> Replay:
 
 
 def _saved(targets: Targets | ImageTargets) -> dict[str, Any]:
-    """Every label on the host, by field."""
+    """Every label on the host, by field; layouts are left out, as labels and grid make them anew."""
     kept: dict[str, Any] = {}
-    for of in fields(targets):
-        value = getattr(targets, of.name)
+    for part in fields(targets):
+        value = getattr(targets, part.name)
         if isinstance(value, Tensor):
-            kept[of.name] = value.cpu()
-        elif isinstance(value, Mapping):
-            kept[of.name] = {name: part.cpu() for name, part in value.items()}
+            kept[part.name] = value.cpu()
+        elif isinstance(value, Mapping) and part.name != "prepared":
+            kept[part.name] = {name: values.cpu() for name, values in value.items()}
     return kept
 
 

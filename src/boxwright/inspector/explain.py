@@ -2,7 +2,7 @@
 # SPDX-FileCopyrightText: The boxwright authors
 """A loss step by step on one batch: every tensor of target building and loss, in the order of the computation.
 
-Nothing is computed a second way: the numbers are those of the functions that training calls, and the last stage is the
+Nothing is computed a second way: assigners are walked through by their definitions, and the last stage is the
 criterion's own total.
 """
 
@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from boxwright.errors import ConfigError
 from boxwright.inspector.probe import Inspection, inspect
-from boxwright.losses.assign.anchor_ratio import AnchorRatio
+from boxwright.losses.assign.anchor_ratio import AnchorRatio, Claims
 from boxwright.losses.assign.hungarian import Hungarian
 from boxwright.losses.assign.task_aligned import TaskAligned
 from boxwright.losses.criterion import Criterion
-from boxwright.losses.layout.prior_matches import LevelClaims, level_claims
 from boxwright.ops.decode import Distance, Oriented
 from boxwright.structures import Outputs, Targets
 from boxwright.table import Table
@@ -55,12 +55,11 @@ def explain(outputs: Outputs, targets: Targets, criterion: Criterion, names: Seq
     yield from _losses(inspection)
 
 
-def anchor_stages(level: int, boxes: np.ndarray, priors: np.ndarray, claims: LevelClaims, ratio: float) -> list[Stage]:
+def anchor_stages(level: int, boxes: np.ndarray, priors: np.ndarray, claims: Claims, limit: float) -> list[Stage]:
     """How claims of one level come about: `boxes` (cx, cy, w, h) and `priors` (w, h) in cells."""
     where = f"level {level}"
-    with np.errstate(divide="ignore"):
-        share = boxes[None, :, 2:] / priors[:, None]
-        worst = np.maximum(share, 1 / share).max(axis=-1)
+    ratio, fits, directions, direction, prior, claimant, cell = (part.numpy() for part in claims)
+    fitting_prior, fitting = np.nonzero(fits)
     stages = [
         Stage(
             f"{where}: objects in cells",
@@ -69,51 +68,51 @@ def anchor_stages(level: int, boxes: np.ndarray, priors: np.ndarray, claims: Lev
         ),
         Stage(
             f"{where}: larger side ratio of every prior (row) and object (column)",
-            f"A prior fits when neither side differs by the factor {ratio:g} or more.",
+            f"A prior fits when neither side differs by the factor {limit:g} or more.",
             Table(
                 {
                     "prior": np.arange(len(priors)),
                     **_columns(("w", "h"), priors),
-                    **{f"object {i}": worst[:, i] for i in range(len(boxes))},
-                    **{f"fits {i}": claims.matched[:, i] for i in range(len(boxes))},
+                    **{f"object {i}": ratio[:, i] for i in range(len(boxes))},
+                    **{f"fits {i}": fits[:, i] for i in range(len(boxes))},
                 }
             ),
         ),
         Stage(
             f"{where}: matched pairs",
             "Every fitting prior and object, by prior.",
-            Table({"object": claims.pairs[1], "prior": claims.pairs[0]}),
+            Table({"object": fitting, "prior": fitting_prior}),
         ),
         Stage(
             f"{where}: which neighbours join in",
             "A pair also takes the neighbours whose border is nearer to the object's centre than half a cell.",
             Table(
                 {
-                    "object": claims.pairs[1],
-                    "prior": claims.pairs[0],
-                    **{name: claims.directions[i] for i, name in enumerate(DIRECTIONS)},
+                    "object": fitting,
+                    "prior": fitting_prior,
+                    **{name: directions[i, fitting] for i, name in enumerate(DIRECTIONS)},
                 }
             ),
         ),
     ]
-    direction = np.nonzero(claims.directions)[0]
     offset = OFFSETS[direction] * 0.5
-    centre = boxes[claims.object, :2]
+    centre = boxes[claimant, :2]
+    relative = np.concatenate((centre - cell, boxes[claimant, 2:]), axis=1)
     stages.append(
         Stage(
             f"{where}: claims",
             "Centre minus offset, cut to whole numbers, is the claimed cell; the box is then told relative to it.",
             Table(
                 {
-                    "object": claims.object,
-                    "prior": claims.prior,
+                    "object": claimant,
+                    "prior": prior,
                     "direction": [DIRECTIONS[i] for i in direction],
                     **_columns(("cx", "cy"), centre),
                     **_columns(("offset x", "offset y"), offset),
                     **_columns(("shifted x", "shifted y"), centre - offset),
-                    "column": claims.column,
-                    "row": claims.row,
-                    **_columns(("box cx", "box cy", "box w", "box h"), claims.box),
+                    "column": cell[:, 0],
+                    "row": cell[:, 1],
+                    **_columns(("box cx", "box cy", "box w", "box h"), relative),
                 }
             ),
         )
@@ -139,7 +138,7 @@ def _anchor_based(outputs: Outputs, assigner: AnchorRatio, inspection: Inspectio
         grid = preds.cells
         for index, (shape, stride) in enumerate(zip(grid.shapes, grid.level_strides, strict=True)):
             priors, in_cells = np.array(grid.level_priors[index]) / stride, boxes / stride
-            claims = level_claims(in_cells, priors, shape, assigner.ratio, assigner.bias)
+            claims = assigner.claims(torch.from_numpy(in_cells), torch.from_numpy(priors), shape)
             level = grid.first_level + index
             yield from anchor_stages(level, in_cells, priors, claims, assigner.ratio)
     yield _pairs(

@@ -9,7 +9,8 @@ Lives here: assigners (pairs), terms (weighted, normalised contributions), the c
 Names are imported when they are first used.
 May import: `ops`, `kernels`, `structures`, `config`, `errors`.
 To add a term: a dataclass in `terms/`, one line in `terms/__init__.py`, a test (reference value, gradcheck, P = 0).
-To add an assigner: a file in `assign/`, one line in `assign/__init__.py`, a brute-force reference in the tests.
+To add an assigner: a file in `assign/`, one line in `assign/__init__.py`, a brute-force reference in the tests; where
+its definition is too slow to train with, a faster form in `kernels/assign`.
 Both: a page in `docs/templates`, and its name in the lists below.
 Never here: a model, a file, a reduction outside the criterion, a special case for "no objects", a sync in the step.
 """

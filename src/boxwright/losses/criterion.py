@@ -61,6 +61,10 @@ class Rule:
     terms: dict[str, Weighted]
     scale: Schedule = 1.0  # of the whole rule, for branches that fade in or out
 
+    def __post_init__(self) -> None:
+        for step in (None, "prepare", "assign_many"):
+            kernel_of(self.assigner, step)
+
     def gains(self, progress: float) -> dict[str, float]:
         """Gain of each term times the rule's scale, at a share `progress` (0 to 1) of the training."""
         scale = value_at(self.scale, progress)
@@ -129,7 +133,7 @@ class Criterion:
             ShapeError: a valid slot has a negative label or a box that is not finite.
         """
         for rule in self.rules.values():
-            lay_out = getattr(rule.assigner, "prepare", None)
+            lay_out = fast(rule.assigner, "prepare")
             if lay_out is not None and (grid is not None or not getattr(rule.assigner, "needs_grid", True)):
                 targets = lay_out(targets, grid)
         return targets
@@ -165,23 +169,19 @@ class Criterion:
         return LossBreakdown(tuple(items), assignments, self._scale(outputs.final))
 
     def _assign(self, every: Sequence[Predictions], targets: Targets) -> list[Assignment]:
-        """The pairs of each of the predictions.
-
-        An assigner with a method `assign_many` gets all predictions of its rules at once, so that one host sync serves
-        every layer.
-        """
+        """The pairs of each of the predictions; a step `assign_many` gets those of all its rules, at one host sync."""
         found: dict[int, Assignment] = {}
         for index, preds in enumerate(every):
             _check(preds, targets)
             assigner: Any = self._rule(preds.role).assigner
             if index in found:
                 continue
-            if not hasattr(assigner, "assign_many"):
-                found[index] = assigner(preds, targets)
+            assign_many = fast(assigner, "assign_many")
+            if assign_many is None:
+                found[index] = fast(assigner)(preds, targets)
                 continue
             together = [i for i in range(index, len(every)) if self._rule(every[i].role).assigner == assigner]
-            pairs = assigner.assign_many([every[i] for i in together], targets)
-            found.update(zip(together, pairs, strict=True))
+            found.update(zip(together, assign_many([every[i] for i in together], targets), strict=True))
         return [found[index] for index in range(len(every))]
 
     def _rule(self, role: str) -> Rule:

@@ -2,8 +2,6 @@
 # SPDX-FileCopyrightText: The boxwright authors
 """Which slots of a batch hold an object, read on the host before the step."""
 
-from dataclasses import replace
-
 import numpy as np
 import torch
 
@@ -18,7 +16,7 @@ def with_objects(targets: Targets) -> Targets:
         ShapeError: a valid slot has a negative label or a box that is not finite, or `objects` are of other targets.
     """
     if targets.objects is None:
-        return replace(targets, objects=object_rows(targets))
+        return targets.with_prepared(objects=object_rows(targets))
     expected, got = tuple(targets.labels.shape), (len(targets.objects.counts), targets.objects.slots)
     if got != expected:
         raise ShapeError(

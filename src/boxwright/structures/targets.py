@@ -3,7 +3,7 @@
 """The labels of a batch, and what assigners lay out of them before the step."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
@@ -106,6 +106,9 @@ class PriorMatches:
         return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in names})
 
 
+Layout = Candidates | PriorMatches | ObjectRows
+
+
 @dataclass(frozen=True, slots=True)
 class Targets:
     """The labels of a batch, padded to M slots per image."""
@@ -113,7 +116,6 @@ class Targets:
     labels: Int64[Tensor, "B M"]  # class index, 0 in unused slots
     boxes: Float[Tensor, "B M box"]  # px xyxy, or px cx cy w h and radians
     valid: Bool[Tensor, "B M"]  # slot holds an object; never inferred from box values
-    candidates: Candidates | None = None  # filled by `Criterion.prepare`; without it the step pays one host sync
     weights: Float[Tensor, "B M"] | None = None  # factor on all contributions of an object; divisors do not change
     instance_map: Int32[Tensor, "B h w"] | None = None  # 0 background, m + 1 for slot m; hidden parts are lost
     masks: Bool[Tensor, "B M h w"] | None = None  # per-instance encoding, for those who need hidden parts
@@ -121,8 +123,8 @@ class Targets:
     keypoints: Float[Tensor, "B M K 3"] | None = None  # px x, px y, visibility 0, 1 or 2
     attributes: Mapping[str, Tensor] | None = None  # (B, M) int64, or (B, M, C_name) float; -1 is not labelled
     ignore: Float[Tensor, "B I 4"] | None = None  # px xyxy; unmatched candidates there cost nothing; zeros are padding
-    prior_matches: "PriorMatches | None" = None  # filled by `Criterion.prepare` for anchor-based rules
-    objects: ObjectRows | None = None  # filled by `Criterion.prepare` for set prediction
+    # What `Criterion.prepare` laid out for its assigners, by kind; without it the step pays one host sync.
+    prepared: Mapping[str, Layout] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         expect_rank("Targets.labels", self.labels, 2, "(B, M)")
@@ -150,7 +152,10 @@ class Targets:
             "class_map": (self.class_map, (batch,), 3),
             "keypoints": (self.keypoints, (batch, slots), 4),
             "ignore": (self.ignore, (batch,), 3),
-            **{f"attributes[{name!r}]": (of, (batch, slots), of.ndim) for name, of in (self.attributes or {}).items()},
+            **{
+                f"attributes[{n!r}]": (labels, (batch, slots), labels.ndim)
+                for n, labels in (self.attributes or {}).items()
+            },
         }
         for name, (tensor, start, rank) in parts.items():
             if tensor is not None and (tensor.ndim != rank or tuple(tensor.shape[: len(start)]) != start):
@@ -162,6 +167,28 @@ class Targets:
     def oriented(self) -> bool:
         """Whether boxes are (cx, cy, w, h, theta)."""
         return self.boxes.shape[-1] == 5
+
+    @property
+    def candidates(self) -> Candidates | None:
+        """Cells inside each object, where they were laid out."""
+        layout = self.prepared.get("candidates")
+        return layout if isinstance(layout, Candidates) else None
+
+    @property
+    def prior_matches(self) -> PriorMatches | None:
+        """Claims on priors, where they were laid out."""
+        layout = self.prepared.get("prior_matches")
+        return layout if isinstance(layout, PriorMatches) else None
+
+    @property
+    def objects(self) -> ObjectRows | None:
+        """Slots that hold an object, where they were read."""
+        layout = self.prepared.get("objects")
+        return layout if isinstance(layout, ObjectRows) else None
+
+    def with_prepared(self, **layouts: Layout) -> "Targets":
+        """The targets with these layouts beside those they have."""
+        return replace(self, prepared={**self.prepared, **layouts})
 
     def scaled(self, across: float, down: float) -> "Targets":
         """The targets of images made `across` times as wide and `down` times as high; layouts have to be made anew.
@@ -175,17 +202,19 @@ class Targets:
         if keypoints is not None:
             keypoints[..., :2] *= pair.to(keypoints.dtype)
         ignore = None if self.ignore is None else self.ignore * pair.repeat(2).to(self.ignore.dtype)
-        return replace(self, boxes=boxes, keypoints=keypoints, ignore=ignore, candidates=None, prior_matches=None)
+        # Which slots hold an object does not depend on the size.
+        kept = {} if self.objects is None else {"objects": self.objects}
+        return replace(self, boxes=boxes, keypoints=keypoints, ignore=ignore, prepared=kept)
 
     def to(self, device: torch.device | str) -> "Targets":
         """The same targets on another device."""
         moved: dict[str, Any] = {}
-        for of in fields(self):
-            value = getattr(self, of.name)
+        for part in fields(self):
+            value = getattr(self, part.name)
             if isinstance(value, Tensor):
-                moved[of.name] = value.to(device, non_blocking=True)
-            elif isinstance(value, Mapping):
-                moved[of.name] = {name: part.to(device, non_blocking=True) for name, part in value.items()}
-            elif value is not None:
-                moved[of.name] = value.to(device)
+                moved[part.name] = value.to(device, non_blocking=True)
+        moved["prepared"] = {name: layout.to(device) for name, layout in self.prepared.items()}
+        if self.attributes is not None:
+            labels = self.attributes.items()
+            moved["attributes"] = {name: values.to(device, non_blocking=True) for name, values in labels}
         return replace(self, **moved)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from tests.losses.anchor_scenes import PRIORS, by_level, joined, pyramid, random_maps
+from tests.losses.assign.forms import faster, pairs_of, prepare
 from tests.losses.scenes import CLASSES, generator, make_targets, random_targets
 from tests.reference import anchor_based as reference
 
@@ -46,7 +47,7 @@ def expected_rows(targets: Targets, grid: Grid, **limits: float) -> list[list[tu
 def assign(targets: Targets, grid: Grid, assigner: AnchorRatio | None = None) -> Assignment:
     assigner = assigner or AnchorRatio()
     preds = joined(random_maps(generator(0), len(targets.labels), grid), grid).final
-    return assigner(preds, assigner.prepare(targets, grid))
+    return pairs_of(assigner, preds, prepare(assigner, targets, grid))
 
 
 @pytest.mark.parametrize("limits", [{}, {"ratio": 2.0}, {"bias": 0.25}, {"bias": 0.0}, {"ratio": 7.0, "bias": 1.0}])
@@ -77,10 +78,10 @@ def test_weights_are_means_of_levels():
 def test_single_levels_pick_their_rows():
     grid, targets = pyramid(), random_targets(generator(2), (5, 0, 4))
     maps = random_maps(generator(0), 3, grid)
-    whole = AnchorRatio()(joined(maps, grid).final, targets)
-    prepared, outputs = AnchorRatio().prepare(targets, grid), by_level(maps, grid)
+    whole = pairs_of(AnchorRatio(), joined(maps, grid).final, targets)
+    prepared, outputs = prepare(AnchorRatio(), targets, grid), by_level(maps, grid)
 
-    parts = [AnchorRatio()(preds, prepared) for preds in (*outputs.auxiliary, outputs.final)]
+    parts = [pairs_of(AnchorRatio(), preds, prepared) for preds in (*outputs.auxiliary, outputs.final)]
 
     first = [0, *np.cumsum(grid.level_sizes).tolist()[:-1]]
     for name in ("image", "target", "weight"):
@@ -91,10 +92,10 @@ def test_single_levels_pick_their_rows():
 def test_levels_that_were_not_prepared_are_laid_out_on_the_spot():
     grid, targets = pyramid(), random_targets(generator(2), (5, 4))
     outputs = by_level(random_maps(generator(0), 2, grid), grid)
-    coarsest = AnchorRatio().prepare(targets, outputs.final.cells)
+    coarsest = prepare(AnchorRatio(), targets, outputs.final.cells)
 
     for preds in (*outputs.auxiliary, outputs.final):
-        prepared, fresh = AnchorRatio()(preds, coarsest), AnchorRatio()(preds, targets)
+        prepared, fresh = pairs_of(AnchorRatio(), preds, coarsest), pairs_of(AnchorRatio(), preds, targets)
         assert torch.equal(prepared.anchor, fresh.anchor)
 
 
@@ -166,9 +167,9 @@ def test_unused_slots_and_padding_claim_nothing():
 
 def test_preparing_twice_changes_nothing():
     targets, grid = random_targets(generator(4), (3,)), pyramid()
-    once = AnchorRatio().prepare(targets, grid)
+    once = prepare(AnchorRatio(), targets, grid)
 
-    assert AnchorRatio().prepare(once, grid) is once
+    assert prepare(AnchorRatio(), once, grid) is once
 
 
 def test_preparing_a_large_batch_is_quick():
@@ -181,7 +182,7 @@ def test_preparing_a_large_batch_is_quick():
     targets = Targets(torch.zeros(16, 200, dtype=torch.int64), boxes, torch.ones(16, 200, dtype=torch.bool))
 
     start = time.perf_counter()
-    matches = AnchorRatio().prepare(targets, grid).prior_matches
+    matches = prepare(AnchorRatio(), targets, grid).prior_matches
 
     assert time.perf_counter() - start < 1.0  # some 10 ms; a loop over objects would take seconds
     assert sum(matches.level_rows) > 3000
@@ -198,31 +199,31 @@ def test_preparing_a_large_batch_is_quick():
 )
 def test_a_layout_for_something_else_is_refused(changes, message):
     grid = pyramid()
-    targets = AnchorRatio().prepare(random_targets(generator(0), (1,)), grid)
-    changed = dataclasses.replace(targets, prior_matches=dataclasses.replace(targets.prior_matches, **changes))
+    targets = prepare(AnchorRatio(), random_targets(generator(0), (1,)), grid)
+    changed = targets.with_prepared(prior_matches=dataclasses.replace(targets.prior_matches, **changes))
 
     with pytest.raises(ShapeError, match=message):
-        AnchorRatio()(joined(random_maps(generator(0), 1, grid), grid).final, changed)
+        faster(AnchorRatio(), joined(random_maps(generator(0), 1, grid), grid).final, changed)
 
 
 def test_targets_prepared_for_another_image_size_are_refused():
     grid = pyramid()
-    targets = AnchorRatio().prepare(random_targets(generator(0), (1,)), pyramid(size=(64, 64)))
+    targets = prepare(AnchorRatio(), random_targets(generator(0), (1,)), pyramid(size=(64, 64)))
 
     with pytest.raises(ShapeError, match=r"levels \(rows, columns\).*call .Criterion.prepare"):
-        AnchorRatio()(joined(random_maps(generator(0), 1, grid), grid).final, targets)
+        faster(AnchorRatio(), joined(random_maps(generator(0), 1, grid), grid).final, targets)
 
 
 def test_targets_prepared_with_other_limits_are_refused():
-    targets = AnchorRatio(ratio=2.0).prepare(random_targets(generator(0), (1,)), pyramid())
+    targets = prepare(AnchorRatio(ratio=2.0), random_targets(generator(0), (1,)), pyramid())
 
     with pytest.raises(ShapeError, match=re.escape("ratio 4.0 and bias 0.5, got 2.0 and 0.5")):
-        AnchorRatio().prepare(targets, pyramid())
+        prepare(AnchorRatio(), targets, pyramid())
 
 
 def test_a_grid_without_priors_is_refused():
     with pytest.raises(ShapeError, match="grid with priors"):
-        AnchorRatio().prepare(make_targets([(0, 0, 9, 9)]), make_grid([(4, 4)], [8]))
+        prepare(AnchorRatio(), make_targets([(0, 0, 9, 9)]), make_grid([(4, 4)], [8]))
 
 
 @pytest.mark.parametrize("wrong", [{"ratio": 1.0}, {"ratio": float("nan")}, {"bias": -0.1}, {"bias": 1.1}])

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 # SPDX-FileCopyrightText: The boxwright authors
 import dataclasses
+import itertools
 
 import pytest
 import torch
+from tests.losses.assign.forms import assert_refused, faster, pairs_of, prepare
 from tests.losses.assign.test_simota import found
 from tests.losses.scenes import (
     BINS,
@@ -18,7 +20,7 @@ from tests.losses.scenes import (
 from tests.reference import atss as reference
 from tests.reference.overlap import iou
 
-from boxwright.errors import ConfigError, ShapeError
+from boxwright.errors import ConfigError
 from boxwright.losses.assign import ATSS
 from boxwright.ops.decode import Distance
 from boxwright.ops.grid import grid_for_image
@@ -52,7 +54,7 @@ def test_equals_the_loops(seed, options):
     preds = random_predictions(generator(seed), 3)
     targets = random_targets(generator(seed), (6, 0, 15))
 
-    pairs = ATSS(**options)(preds, targets)
+    pairs = pairs_of(ATSS(**options), preds, targets)
 
     assert slots(pairs) == expected(preds, targets, **options)
     assert pairs.weight[pairs.valid].eq(1).all()
@@ -67,7 +69,7 @@ def test_centres_anywhere_around_the_image(topk):
     targets = make_targets([(x - 250, y - 250, x + 250, y + 250) for x, y in centres])
 
     pairs = [
-        ATSS(topk=topk)(preds, make_targets([tuple(box)])) for box in targets.boxes[0].tolist()
+        pairs_of(ATSS(topk=topk), preds, make_targets([tuple(box)])) for box in targets.boxes[0].tolist()
     ]  # one object at a time, so that no conflict hides a difference
 
     for box, pair in zip(targets.boxes[0].tolist(), pairs, strict=True):
@@ -82,16 +84,20 @@ def test_priors_of_the_grid(prior_first):
     raw = torch.randn(2, len(grid.points), 4 * BINS, generator=generator(1), dtype=torch.float64)
     preds = Predictions(logits, raw, Distance(num_bins=BINS), grid)
     targets = random_targets(generator(2), (7, 4))
+    # Corners on multiples of 8 px: several cells are equally near, and the last one taken is taken with all its priors.
+    on_borders = dataclasses.replace(targets, boxes=(targets.boxes / 8).round() * 8)
 
-    assert slots(ATSS()(preds, targets)) == expected(preds, targets, per_cell=2)
+    for labels, topk in itertools.product((targets, on_borders), (9, 1, 3)):
+        assigner = ATSS(topk=topk)
+        assert slots(pairs_of(assigner, preds, labels)) == expected(preds, labels, topk=topk, per_cell=2)
 
 
 def test_weights_may_be_the_overlap_of_the_predicted_box():
     preds, targets = random_predictions(generator(3), 2), random_targets(generator(3), (5, 6))
 
-    soft = found(ATSS(quality="iou")(preds, targets))
+    soft = found(pairs_of(ATSS(quality="iou"), preds, targets))
 
-    assert {key: slot for key, (slot, _) in soft.items()} == slots(ATSS()(preds, targets))
+    assert {key: slot for key, (slot, _) in soft.items()} == slots(pairs_of(ATSS(), preds, targets))
     for (image, anchor), (slot, weight) in soft.items():
         boxes = preds.boxes[image, anchor].tolist(), targets.boxes[image, slot].tolist()
         assert weight == pytest.approx(iou(*boxes), rel=1e-9, abs=1e-12)
@@ -101,13 +107,13 @@ def test_no_objects():
     preds = random_predictions(generator(0), 2)
 
     for targets in (make_targets([], []), make_targets([], [], slots=3)):
-        pairs = ATSS()(preds, targets)
+        pairs = pairs_of(ATSS(), preds, targets)
         assert not pairs.valid.any()
         assert pairs.normalizer.item() == 1
 
 
 def test_boxes_without_area_take_nothing():
-    pairs = ATSS()(random_predictions(generator(0), 1), make_targets([(20, 20, 20, 40), (10, 10, 10, 10)]))
+    pairs = pairs_of(ATSS(), random_predictions(generator(0), 1), make_targets([(20, 20, 20, 40), (10, 10, 10, 10)]))
 
     assert not pairs.valid.any()
 
@@ -116,16 +122,16 @@ def test_equal_objects_go_by_slot():
     preds = random_predictions(generator(0), 1)
     box = (16.0, 16.0, 48.0, 48.0)
 
-    assert set(slots(ATSS()(preds, make_targets([box, box]))).values()) == {0}
+    assert set(slots(pairs_of(ATSS(), preds, make_targets([box, box]))).values()) == {0}
 
 
 def test_more_objects_than_candidates():
     preds = random_predictions(generator(5), 1, (32, 32), (16, 32))  # five cells
     targets = random_targets(generator(5), (40,), (32, 32))
 
-    pairs = ATSS()(preds, targets)
+    pairs = pairs_of(ATSS(), preds, targets)
 
-    assert len(pairs.anchor) == 5
+    assert len(faster(ATSS(), preds, targets).anchor) == 5  # slots, as many as candidates at most
     assert slots(pairs) == expected(preds, targets)
 
 
@@ -138,21 +144,28 @@ def test_order_of_images_and_slots_and_padding_change_nothing():
         torch.nn.functional.pad(targets.valid.flip(0, 1), (0, 3)),
     )
 
-    other = slots(ATSS()(preds, moved))
+    other = slots(pairs_of(ATSS(), preds, moved))
 
     back = {(1 - image, anchor): width - 1 - slot for (image, anchor), slot in other.items()}
-    assert back == slots(ATSS()(preds, targets))
+    assert back == slots(pairs_of(ATSS(), preds, targets))
 
 
 def test_mistakes_say_what_was_expected():
     preds = random_predictions(generator(0), 1)
 
-    with pytest.raises(ShapeError, match=r"class indices below 3, .*, got 7"):
-        ATSS()(preds, make_targets([(0, 0, 30, 30)], labels=[[7]]))
-    with pytest.raises(ShapeError, match=r"ATSS: expected axis-aligned boxes"):
-        ATSS()(preds, Targets(torch.zeros(1, 1, dtype=torch.int64), torch.ones(1, 1, 5), torch.ones(1, 1) > 0))
-    with pytest.raises(ShapeError, match=r"expected the grid of a dense head"):
-        ATSS()(dataclasses.replace(preds, grid=None, input_size=SIZE), make_targets([(0, 0, 30, 30)]))
+    assert_refused(ATSS(), preds, make_targets([(0, 0, 30, 30)], labels=[[7]]), r"class indices below 3, .*, got 7")
+    assert_refused(
+        ATSS(),
+        preds,
+        Targets(torch.zeros(1, 1, dtype=torch.int64), torch.ones(1, 1, 5), torch.ones(1, 1) > 0),
+        r"ATSS: expected axis-aligned boxes",
+    )
+    assert_refused(
+        ATSS(),
+        dataclasses.replace(preds, grid=None, input_size=SIZE),
+        make_targets([(0, 0, 30, 30)]),
+        r"expected the grid of a dense head",
+    )
     with pytest.raises(ConfigError, match=r"topk of at least 1 and prior_scale above 0, got 0 and 8"):
         ATSS(topk=0)
 
@@ -161,7 +174,7 @@ def test_prepare_counts_on_the_host_and_is_idempotent():
     targets = random_targets(generator(0), (3, 1))
     grid = grid_for_image(SIZE, STRIDES)
 
-    prepared = ATSS().prepare(targets, grid)
+    prepared = prepare(ATSS(), targets, grid)
 
     assert prepared.objects is not None
-    assert ATSS().prepare(prepared, grid) is prepared
+    assert prepare(ATSS(), prepared, grid) is prepared

@@ -8,11 +8,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from tests.losses.assign.forms import assert_refused, pairs_of
 from tests.losses.assign.test_task_aligned import assert_equal, by_reference
 from tests.losses.scenes import generator, make_targets, random_predictions, random_targets
 
 from boxwright.config import from_yaml, to_yaml
-from boxwright.errors import ConfigError, ShapeError
+from boxwright.errors import ConfigError
 from boxwright.losses.assign import KeypointFit, MaskFit, TaskAligned
 from boxwright.losses.assign import mask_fit as module
 from boxwright.losses.criterion import Rule
@@ -64,7 +65,7 @@ def test_keypoints_equal_brute_force(seed, sigmas, form):
         mine = [similarity(preds, targets, image, slot, int(a), spreads) for a in held]
         return [u if math.isnan(of) else of for of, u in zip(mine, overlaps, strict=True)]
 
-    pairs = TaskAligned(fit=KeypointFit(sigmas=sigmas))(preds, targets)
+    pairs = pairs_of(TaskAligned(fit=KeypointFit(sigmas=sigmas)), preds, targets)
 
     assert pairs.valid.any()
     assert_equal(pairs, by_reference(preds, targets, fit=fit), 1e-8)
@@ -80,10 +81,10 @@ def test_levels_of_the_keypoint_assigner_equal_brute_force():
         stride = (8, 16, 32)[level]
         return (level == 0 or size >= low * stride) and (level == 2 or size <= high * stride)
 
-    pairs = TaskAligned(level_range=(low, high))(preds, targets)
+    pairs = pairs_of(TaskAligned(level_range=(low, high)), preds, targets)
 
     assert_equal(pairs, by_reference(preds, targets, allowed=allowed), 1e-9)
-    assert not torch.equal(pairs.anchor[pairs.valid], (p := TaskAligned()(preds, targets)).anchor[p.valid])
+    assert not torch.equal(pairs.anchor[pairs.valid], (p := pairs_of(TaskAligned(), preds, targets)).anchor[p.valid])
 
 
 def mask_scene(seed: int, counts: tuple[int, ...], per_instance: bool, size: tuple[int, int] = MASKS):
@@ -134,7 +135,7 @@ def test_masks_equal_brute_force(monkeypatch, per_instance, size, pixels_at_once
             for i, u in enumerate(overlaps)
         ]
 
-    pairs = TaskAligned(topk=2, fit=MaskFit())(preds, targets)
+    pairs = pairs_of(TaskAligned(topk=2, fit=MaskFit()), preds, targets)
 
     assert pairs.valid.any()
     assert_equal(pairs, by_reference(preds, targets, topk=2, fit=fit), 1e-8)
@@ -147,7 +148,7 @@ def test_a_callable_of_ones_own_sees_every_pair_and_its_overlap():
         assert image.shape == anchor.shape == target.shape == overlap.shape
         return overlap**2
 
-    own = TaskAligned(fit=square)(preds, targets)
+    own = pairs_of(TaskAligned(fit=square), preds, targets)
     expected = by_reference(preds, targets, fit=lambda image, slot, held, u, m: np.asarray(u) ** 2)
 
     assert_equal(own, expected, 1e-9)
@@ -156,23 +157,26 @@ def test_a_callable_of_ones_own_sees_every_pair_and_its_overlap():
 def test_no_objects_ask_for_no_fit():
     preds, targets = mask_scene(3, (0, 0), False)
 
-    assert len(TaskAligned(fit=MaskFit())(preds, targets).image) == 0
+    assert len(pairs_of(TaskAligned(fit=MaskFit()), preds, targets).image) == 0
 
 
 @pytest.mark.parametrize("fit", [KeypointFit(), MaskFit()])
 def test_a_fit_without_its_inputs_names_what_is_missing(fit):
     preds, targets = random_predictions(generator(4), 1), make_targets([(0, 0, 40, 40)])
 
-    with pytest.raises(ShapeError, match=r"Predictions.*expected .* for .*Fit, got None"):
-        TaskAligned(fit=fit)(preds, targets)
+    assert_refused(TaskAligned(fit=fit), preds, targets, r"Predictions.*expected .* for .*Fit, got None")
 
 
 def test_keypoints_of_another_number_are_refused():
     preds, targets = keypoint_scene(5, (3,))
     fewer = dataclasses.replace(targets, keypoints=targets.keypoints[:, :, 1:])
 
-    with pytest.raises(ShapeError, match=r"Targets.keypoints: expected \(B, M, 5, 3\) .* got \(1, 4, 4, 3\)"):
-        TaskAligned(fit=KeypointFit())(preds, fewer)
+    assert_refused(
+        TaskAligned(fit=KeypointFit()),
+        preds,
+        fewer,
+        r"Targets.keypoints: expected \(B, M, 5, 3\) .* got \(1, 4, 4, 3\)",
+    )
 
 
 @pytest.mark.parametrize("fit", [None, KeypointFit(sigmas=(0.5, 1.0)), MaskFit()])

@@ -7,11 +7,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.losses.assign.forms import assert_refused, pairs_of, prepare
 from tests.losses.query_scenes import LOC, query_predictions
 from tests.losses.scenes import CLASSES, SIZE, generator, make_targets, random_targets
 from tests.reference import set_prediction as reference
 
-from boxwright.errors import ShapeError
+from boxwright.kernels.assign.hungarian import costs_of
 from boxwright.losses.adapters import targets_from_rows
 from boxwright.losses.assign import Hungarian
 from boxwright.ops.boxes import xyxy_to_cxcywh
@@ -30,6 +31,14 @@ def table(preds: Predictions, targets: Targets, image: int, **options) -> tuple[
     return [[reference.cost(box, row, boxes[s], labels[s], **options) for s in slots] for box, row in rows], slots
 
 
+def costs(assigner: Hungarian, preds: Predictions, targets: Targets) -> torch.Tensor:
+    """Costs of every object with every query of its image, the same by definition and by the faster form."""
+    laid_out = prepare(assigner, targets)
+    by_definition = torch.cat([assigner.costs(preds, targets, i)[valid] for i, valid in enumerate(targets.valid)])
+    torch.testing.assert_close(costs_of(assigner, preds, laid_out, laid_out.objects), by_definition)
+    return by_definition
+
+
 def by_image(pairs: Assignment, image: int) -> list[tuple[int, int]]:
     mine = pairs.image == image
     return list(zip(pairs.anchor[mine].tolist(), pairs.target[mine].tolist(), strict=True))
@@ -43,7 +52,7 @@ def test_equals_the_best_of_all_matchings(seed, queries, counts):
     source = generator(seed)
     preds, targets = query_predictions(source, len(counts), queries), random_targets(source, counts)
 
-    pairs = Hungarian()(preds, targets)
+    pairs = pairs_of(Hungarian(), preds, targets)
 
     for image, count in enumerate(counts):
         costs, slots = table(preds, targets, image)
@@ -66,9 +75,8 @@ def test_costs_equal_the_reference(options):
     given_options = dict(options)
     class_gain, l1_gain, giou_gain = given_options.pop("gains", (2.0, 5.0, 2.0))
     assigner = Hungarian(class_gain=class_gain, l1_gain=l1_gain, giou_gain=giou_gain, **given_options)
-    prepared = assigner.prepare(targets)
 
-    got = assigner.costs(preds, prepared, prepared.objects)
+    got = costs(assigner, preds, targets)
 
     expected = [
         list(column) for image in (0, 1) for column in zip(*table(preds, targets, image, **options)[0], strict=True)
@@ -86,7 +94,7 @@ def test_rows_of_images_may_be_interleaved():
 
     targets = targets_from_rows(image, rows.labels[image, slot], boxes, batch=2, image_size=SIZE, unit="pixel_xyxy")
 
-    expected, got = Hungarian()(preds, rows), Hungarian()(preds, targets)
+    expected, got = pairs_of(Hungarian(), preds, rows), pairs_of(Hungarian(), preds, targets)
     assert [by_image(got, i) for i in (0, 1)] == [by_image(expected, i) for i in (0, 1)]
 
 
@@ -95,33 +103,9 @@ def test_gaps_between_slots_do_not_matter():
     order = torch.tensor([3, 0, 2, 1])  # slot 3 is unused
     moved = Targets(targets.labels[:, order], targets.boxes[:, order], targets.valid[:, order])
 
-    first, second = (by_image(Hungarian()(preds, of), 0) for of in (targets, moved))
+    first, second = (by_image(pairs_of(Hungarian(), preds, of), 0) for of in (targets, moved))
 
     assert [(query, order[slot].item()) for query, slot in second] == first
-
-
-def test_layers_together_equal_layers_apart():
-    source = generator(4)
-    targets = random_targets(source, (3, 0, 8))
-    stack = [query_predictions(source, 3, queries) for queries in (6, 6, 4)]
-
-    together = Hungarian().assign_many(stack, targets)
-
-    for preds, got in zip(stack, together, strict=True):
-        alone = Hungarian()(preds, targets)
-        for name in ("image", "anchor", "target", "valid", "weight", "normalizer"):
-            assert torch.equal(getattr(got, name), getattr(alone, name)), name
-
-
-def test_all_layers_go_to_the_host_in_one_copy(monkeypatch):
-    source = generator(5)
-    targets = Hungarian().prepare(random_targets(source, (3, 2)))
-    stack, copies, cpu = [query_predictions(source, 2, 6) for _ in range(4)], [], torch.Tensor.cpu
-    monkeypatch.setattr(torch.Tensor, "cpu", lambda tensor: copies.append(tensor.shape) or cpu(tensor))
-
-    Hungarian().assign_many(stack, targets)
-
-    assert copies == [torch.Size([4 * 5 * 6])]
 
 
 def test_a_preferred_attribute_decides_between_equal_queries():
@@ -138,21 +122,23 @@ def test_a_preferred_attribute_decides_between_equal_queries():
     unknown = dataclasses.replace(targets, attributes={"loc": torch.tensor([[-1]])})
     assigner = Hungarian(attribute_gains={"loc": 1.5})
 
-    plain, asked = (by_image(of(preds, targets), 0) for of in (Hungarian(), assigner))
+    plain, preferred = (by_image(pairs_of(one, preds, targets), 0) for one in (Hungarian(), assigner))
 
-    assert (plain, asked) == ([(0, 0)], [(1, 0)])
-    objects = assigner.prepare(targets)
-    change = assigner.costs(preds, objects, objects.objects) - Hungarian().costs(preds, objects, objects.objects)
+    assert (plain, preferred) == ([(0, 0)], [(1, 0)])
+    change = costs(assigner, preds, targets) - costs(Hungarian(), preds, targets)
     assert change[0].tolist() == pytest.approx([-1.5 / LOC, -1.5 * math.exp(3) / (math.exp(3) + LOC - 1)])
-    objects = assigner.prepare(unknown)
-    assert torch.equal(*(of.costs(preds, objects, objects.objects) for of in (assigner, Hungarian())))
+    assert torch.equal(*(costs(one, preds, unknown) for one in (assigner, Hungarian())))
 
 
 def test_an_attribute_without_logits_is_named():
     targets = dataclasses.replace(make_targets([(0, 0, 40, 40)]), attributes={"loc": torch.tensor([[2]])})
 
-    with pytest.raises(ShapeError, match=r"'loc' expects logits .* got logits None, labels"):
-        Hungarian(attribute_gains={"loc": 1.0})(query_predictions(generator(0), 1, 2), targets)
+    assert_refused(
+        Hungarian(attribute_gains={"loc": 1.0}),
+        query_predictions(generator(0), 1, 2),
+        targets,
+        r"'loc' expects logits .* got logits None, labels",
+    )
 
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
@@ -160,12 +146,12 @@ def test_costs_that_are_not_finite_count_as_zero(value):
     preds = query_predictions(generator(7), 1, 3)
     boxes = preds.box_raw.detach().clone()
     boxes[0, 1, 0] = value
-    targets = Hungarian().prepare(random_targets(generator(7), (2,)))
+    targets = random_targets(generator(7), (2,))
 
-    costs = Hungarian().costs(dataclasses.replace(preds, box_raw=boxes), targets, targets.objects)
+    got = costs(Hungarian(), dataclasses.replace(preds, box_raw=boxes), targets)
 
-    assert costs[:, 1].eq(0).all()
-    assert costs[:, [0, 2]].ne(0).all()
+    assert got[:, 1].eq(0).all()
+    assert got[:, [0, 2]].ne(0).all()
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
@@ -176,7 +162,7 @@ def test_extreme_scores_of_any_precision_match(dtype, extreme):
     logits[0, 2] = extreme
     targets = random_targets(generator(8), (3,))
 
-    pairs = Hungarian()(dataclasses.replace(preds, logits=logits), targets)
+    pairs = pairs_of(Hungarian(), dataclasses.replace(preds, logits=logits), targets)
 
     assert len(pairs.anchor) == 3
     assert (2 in pairs.anchor.tolist()) == (extreme > 0)
@@ -186,9 +172,9 @@ def test_extreme_scores_of_any_precision_match(dtype, extreme):
 def test_exclusive_classes_compare_by_softmax_with_background():
     preds = dataclasses.replace(query_predictions(generator(9), 1, 3), exclusive=True)
     assigner = Hungarian(class_gain=1.0, l1_gain=0.0, giou_gain=0.0, focal=False)
-    targets = assigner.prepare(random_targets(generator(9), (2,)))
+    targets = random_targets(generator(9), (2,))
 
-    got = assigner.costs(preds, targets, targets.objects)
+    got = costs(assigner, preds, targets)
 
     for row, label in zip(got.tolist(), targets.labels[0].tolist(), strict=False):
         assert row == pytest.approx(
@@ -209,20 +195,23 @@ def test_drives_a_dense_head_too():
     )
 
     for name in ("image", "anchor", "target"):
-        assert torch.equal(getattr(Hungarian()(preds, targets), name), getattr(Hungarian()(dense, targets), name))
+        assert torch.equal(
+            getattr(pairs_of(Hungarian(), preds, targets), name), getattr(pairs_of(Hungarian(), dense, targets), name)
+        )
 
 
 def test_no_objects_give_no_pairs():
-    pairs = Hungarian()(query_predictions(generator(0), 2, 3), make_targets([], []))
+    pairs = pairs_of(Hungarian(), query_predictions(generator(0), 2, 3), make_targets([], []))
 
     assert [len(of) for of in (pairs.image, pairs.anchor, pairs.target, pairs.valid, pairs.weight)] == [0] * 5
     assert pairs.normalizer.item() == 1
 
 
 def test_no_gradient_reaches_the_costs():
-    preds, targets = query_predictions(generator(0), 1, 3), Hungarian().prepare(random_targets(generator(0), (2,)))
+    preds, targets = query_predictions(generator(0), 1, 3), prepare(Hungarian(), random_targets(generator(0), (2,)))
 
-    assert not Hungarian().costs(preds, targets, targets.objects).requires_grad
+    assert not Hungarian().costs(preds, targets, 0).requires_grad
+    assert not costs_of(Hungarian(), preds, targets, targets.objects).requires_grad
 
 
 @pytest.mark.parametrize(
@@ -235,5 +224,4 @@ def test_no_gradient_reaches_the_costs():
     ],
 )
 def test_labels_that_do_not_fit_are_named(targets, message):
-    with pytest.raises(ShapeError, match=message):
-        Hungarian()(query_predictions(generator(0), 1, 3), targets)
+    assert_refused(Hungarian(), query_predictions(generator(0), 1, 3), targets, message)

@@ -5,13 +5,12 @@ import itertools
 
 import pytest
 import torch
-from tests.losses.scenes import SIZE, generator, make_targets, oriented, random_predictions, random_targets
+from tests.losses.assign.forms import assert_refused, faster, pairs_of, prepare
+from tests.losses.scenes import generator, make_targets, oriented, random_predictions, random_targets
 from tests.reference import task_aligned as reference
 
-from boxwright.errors import ConfigError, ShapeError
-from boxwright.kernels import chunks
-from boxwright.losses.assign import TaskAligned, task_aligned
-from boxwright.losses.assign import scene as module
+from boxwright.errors import ConfigError
+from boxwright.losses.assign import TaskAligned
 from boxwright.losses.layout.candidates import lay_out_candidates
 from boxwright.ops.decode import Distance
 from boxwright.ops.grid import grid_for_image
@@ -24,7 +23,7 @@ SWITCHES = [
 
 
 def prepared(targets: Targets, preds: Predictions) -> Targets:
-    return dataclasses.replace(targets, candidates=lay_out_candidates(targets, preds.grid))
+    return targets.with_prepared(candidates=lay_out_candidates(targets, preds.grid))
 
 
 def owners(pairs: Assignment) -> dict[tuple[int, int], int]:
@@ -67,7 +66,7 @@ def test_equals_brute_force_in_random_scenes(seed, switches):
     preds = random_predictions(source, len(counts), (64, 64))
     targets = random_targets(source, counts, (64, 64))
 
-    pairs = TaskAligned(topk=topk, **switches)(preds, prepared(targets, preds))
+    pairs = pairs_of(TaskAligned(topk=topk, **switches), preds, prepared(targets, preds))
 
     assert_equal(pairs, by_reference(preds, targets, topk=topk, **switches), 1e-9)
 
@@ -78,7 +77,7 @@ def test_float32_equals_brute_force(switches):
     preds = random_predictions(source, 2, (64, 64), dtype=torch.float32)
     targets = random_targets(source, (25, 4), (64, 64), dtype=torch.float32)
 
-    pairs = TaskAligned(**switches)(preds, prepared(targets, preds))
+    pairs = pairs_of(TaskAligned(**switches), preds, prepared(targets, preds))
 
     assert pairs.weight.dtype == torch.float32
     # Weights go with the sixth power of an overlap known to about 2e-6.
@@ -95,7 +94,7 @@ def test_ties_go_to_the_lowest_cell_and_the_lowest_slot(switches, dtype):
     preds = Predictions(torch.zeros(1, cells, 1, dtype=dtype), raw, Distance(num_bins=1), grid)
     targets = make_targets([(8, 8, 40, 40)] * 3 + [(0, 0, 64, 64)], dtype=dtype)
 
-    pairs = TaskAligned(topk=3, **switches)(preds, prepared(targets, preds))
+    pairs = pairs_of(TaskAligned(topk=3, **switches), preds, prepared(targets, preds))
 
     assert_equal(pairs, by_reference(preds, targets, topk=3, **switches), 1e-5 if dtype == torch.float32 else 1e-9)
     assert 1 not in pairs.target[pairs.valid].tolist()
@@ -106,7 +105,7 @@ def test_more_objects_than_cells():
     preds = random_predictions(source, 1, (32, 32), (16, 32))
     targets = make_targets([(0, 0, 30 + i % 3, 32 - i % 5) for i in range(40)])
 
-    pairs = TaskAligned()(preds, prepared(targets, preds))
+    pairs = pairs_of(TaskAligned(), preds, prepared(targets, preds))
 
     assert_equal(pairs, by_reference(preds, targets), 1e-9)
     assert int(pairs.valid.sum()) <= 5
@@ -117,7 +116,7 @@ def test_topk_larger_than_the_number_of_cells():
     preds = random_predictions(source, 1, (32, 32), (16,))
     targets = make_targets([(0, 0, 32, 32), (2, 2, 30, 20)])
 
-    many, all_cells = (TaskAligned(topk=k)(preds, prepared(targets, preds)) for k in (100, 4))
+    many, all_cells = (pairs_of(TaskAligned(topk=k), preds, prepared(targets, preds)) for k in (100, 4))
 
     assert owners(many) == owners(all_cells)
     assert_equal(many, by_reference(preds, targets, topk=4), 1e-9)
@@ -126,7 +125,7 @@ def test_topk_larger_than_the_number_of_cells():
 def test_no_objects_give_no_pairs_and_a_normalizer_of_one():
     preds = random_predictions(generator(0), 2)
 
-    pairs = TaskAligned()(preds, prepared(make_targets([], []), preds))
+    pairs = pairs_of(TaskAligned(), preds, prepared(make_targets([], []), preds))
 
     assert len(pairs.image) == 0
     assert pairs.normalizer.item() == 1
@@ -139,7 +138,7 @@ def test_contested_cell_goes_to_the_better_overlap():
     preds = Predictions(torch.zeros(1, 1, 1), raw, Distance(num_bins=1), grid)
     targets = make_targets([(0, 0, 60, 60), (0, 0, 32, 32)], dtype=torch.float32)
 
-    pairs = TaskAligned(topk=1)(preds, prepared(targets, preds))
+    pairs = pairs_of(TaskAligned(topk=1), preds, prepared(targets, preds))
 
     assert owners(pairs) == {(0, 0): 1}
 
@@ -153,7 +152,7 @@ def test_an_owner_may_not_have_chosen_the_cell():
     preds = Predictions(logits, raw, Distance(num_bins=1), grid)
     targets = make_targets([(0, 0, 50, 32), (0, 0, 20, 32), (0, 0, 20, 32)])
 
-    pairs = TaskAligned(topk=1)(preds, prepared(targets, preds))
+    pairs = pairs_of(TaskAligned(topk=1), preds, prepared(targets, preds))
 
     assert_equal(pairs, by_reference(preds, targets, topk=1), 1e-9)
     assert owners(pairs) == {(0, 0): 0, (0, 1): 0}
@@ -171,13 +170,13 @@ def test_zero_metric_pairs_are_dropped_or_fill_up_in_the_order_of_cells():
     preds = far_predictions((32, 32), 8)  # 16 cells; the box holds cells 5, 6, 9, 10
     targets = prepared(make_targets([(8, 8, 24, 24)]), preds)
 
-    dropped = TaskAligned(topk=10)(preds, targets)
-    filled = TaskAligned(topk=10, zero_metric_positives="lowest_index")(preds, targets)
+    dropped = pairs_of(TaskAligned(topk=10), preds, targets)
+    filled = pairs_of(TaskAligned(topk=10, zero_metric_positives="lowest_index"), preds, targets)
 
     assert owners(dropped) == {}
     # The ten lowest cells of the image are 0 to 9: cell 10 is inside but too late.
     assert owners(filled) == {(0, 5): 0, (0, 6): 0, (0, 9): 0}
-    assert filled.weight.tolist() == [0.0] * 3  # the slot of cell 10 stays unused and is left out
+    assert filled.weight.tolist() == [0.0] * 3
 
 
 def test_conflict_scope_decides_where_every_overlap_is_zero():
@@ -186,8 +185,8 @@ def test_conflict_scope_decides_where_every_overlap_is_zero():
     targets = prepared(make_targets([(24, 24, 32, 32), (8, 8, 24, 24), (8, 8, 24, 24)]), preds)
     options = {"topk": 10, "zero_metric_positives": "lowest_index"}
 
-    containing = TaskAligned(**options)(preds, targets)
-    everywhere = TaskAligned(**options, conflict_scope="all")(preds, targets)
+    containing = pairs_of(TaskAligned(**options), preds, targets)
+    everywhere = pairs_of(TaskAligned(**options, conflict_scope="all"), preds, targets)
 
     assert set(owners(containing).values()) == {1}
     assert set(owners(everywhere).values()) == {0}
@@ -197,19 +196,20 @@ def test_validity_by_sum_drops_an_object_mostly_left_of_the_image():
     preds = random_predictions(generator(5), 1)
     targets = prepared(make_targets([(-90, -90, 40, 40)]), preds)
 
-    assert len(owners(TaskAligned()(preds, targets))) > 0
-    assert owners(TaskAligned(validity="sum")(preds, targets)) == {}
-    assert owners(TaskAligned(validity="sum", zero_metric_positives="lowest_index")(preds, targets)) == {}
+    assert len(owners(pairs_of(TaskAligned(), preds, targets))) > 0
+    assert owners(pairs_of(TaskAligned(validity="sum"), preds, targets)) == {}
+    assert owners(pairs_of(TaskAligned(validity="sum", zero_metric_positives="lowest_index"), preds, targets)) == {}
 
 
+@pytest.mark.parametrize("form", [TaskAligned.__call__, faster])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_a_box_that_is_not_a_number_is_not_hidden(dtype):
+def test_a_box_that_is_not_a_number_is_not_hidden(dtype, form):
     preds = random_predictions(generator(6), 1, dtype=dtype)
     raw = preds.box_raw.detach().clone()
     raw[:] = torch.nan
     broken = dataclasses.replace(preds, box_raw=raw)
 
-    pairs = TaskAligned()(broken, prepared(random_targets(generator(6), (6,), dtype=dtype), broken))
+    pairs = form(TaskAligned(), broken, prepared(random_targets(generator(6), (6,), dtype=dtype), broken))
 
     assert pairs.valid.any()
     assert pairs.normalizer.isnan()
@@ -223,67 +223,11 @@ def test_half_precision_is_assigned_in_float32(dtype):
     rounded = dataclasses.replace(full, logits=half.logits.float(), box_raw=half.box_raw.float())
     targets = prepared(random_targets(source, (5, 3), dtype=torch.float32), full)
 
-    ours, expected = TaskAligned()(half, targets), TaskAligned()(rounded, targets)
+    ours, expected = pairs_of(TaskAligned(), half, targets), pairs_of(TaskAligned(), rounded, targets)
 
     assert ours.weight.dtype == torch.float32
     assert owners(ours) == owners(expected)
     assert weights(ours) == weights(expected)
-
-
-def test_memory_order_of_the_head_does_not_matter():
-    source = generator(8)
-    preds = random_predictions(source, 3)
-    targets = prepared(random_targets(source, (5, 0, 9)), preds)
-    maps = torch.cat((preds.box_raw, preds.logits), dim=2).detach().transpose(1, 2).contiguous()  # (B, 4 R + C, A)
-    raw = preds.box_raw.shape[2]
-    views = dataclasses.replace(preds, logits=maps[:, raw:].transpose(1, 2), box_raw=maps[:, :raw].transpose(1, 2))
-
-    assert weights(TaskAligned()(views, targets)) == pytest.approx(weights(TaskAligned()(preds, targets)), rel=1e-12)
-
-
-@pytest.mark.parametrize("overlap", ["ciou", "iou"])
-@pytest.mark.parametrize("pairs_at_once", [1, 1 << 17])
-def test_cutting_the_batch_into_pieces_changes_nothing(monkeypatch, pairs_at_once, overlap):
-    source = generator(9)
-    preds = random_predictions(source, 4)
-    targets = prepared(random_targets(source, (5, 0, 9, 2)), preds)
-    whole = TaskAligned(overlap=overlap)(preds, targets)
-
-    monkeypatch.setattr(module, "CACHE_PAIRS", pairs_at_once)
-    monkeypatch.setattr(chunks, "CACHE_ELEMENTS", 1)
-    pieces = TaskAligned(overlap=overlap)(preds, targets)
-
-    for field in ("image", "anchor", "target", "valid", "weight"):
-        assert torch.equal(getattr(whole, field), getattr(pieces, field)), field
-
-
-@pytest.mark.parametrize("topk2", [None, 1])
-@pytest.mark.parametrize("conflict_scope", ["containing", "all"])
-def test_leaving_out_unused_slots_changes_nothing_else(monkeypatch, conflict_scope, topk2):
-    source = generator(12)
-    preds = random_predictions(source, 3)
-    targets = prepared(random_targets(source, (12, 0, 9)), preds)
-    assigner = TaskAligned(conflict_scope=conflict_scope, topk2=topk2)
-    short = assigner(preds, targets)
-
-    monkeypatch.setattr(task_aligned, "readable", lambda _: False)
-    whole = assigner(preds, targets)
-
-    assert short.valid.all()
-    assert short.all_valid
-    assert not whole.all_valid
-    assert len(whole.valid) > len(short.valid) > 0
-    for field in ("image", "anchor", "target", "weight"):
-        assert torch.equal(getattr(whole, field)[whole.valid], getattr(short, field)), field
-    assert short.normalizer.item() == pytest.approx(whole.normalizer.item(), rel=1e-12)
-
-
-def test_unprepared_targets_give_the_same_pairs():
-    source = generator(10)
-    preds = random_predictions(source, 2)
-    targets = random_targets(source, (4, 6))
-
-    assert weights(TaskAligned()(preds, targets)) == weights(TaskAligned()(preds, prepared(targets, preds)))
 
 
 def test_general_exponents():
@@ -291,17 +235,9 @@ def test_general_exponents():
     preds = random_predictions(source, 1)
     targets = random_targets(source, (6,))
 
-    pairs = TaskAligned(alpha=1.0, beta=2.5)(preds, prepared(targets, preds))
+    pairs = pairs_of(TaskAligned(alpha=1.0, beta=2.5), preds, prepared(targets, preds))
 
     assert_equal(pairs, by_reference(preds, targets, alpha=1.0, beta=2.5), 1e-9)
-
-
-def test_slots_are_those_of_real_candidates_only():
-    # Two cells in one box, none in the other, all in the third: 2 + 0 + 10 slots.
-    preds = random_predictions(generator(12), 1, SIZE, (8,))
-    targets = prepared(make_targets([(0, 0, 16, 8), (5, 5, 7, 7), (0, 0, 96, 64)]), preds)
-
-    assert len(TaskAligned()(preds, targets).image) == 12
 
 
 @pytest.mark.parametrize("switches", SWITCHES, ids=lambda s: "-".join(s.values()))
@@ -313,7 +249,7 @@ def test_second_topk_equals_brute_force(seed, topk, topk2, switches):
     preds = random_predictions(source, 2, (64, 64))
     targets = random_targets(source, counts, (64, 64))
 
-    pairs = TaskAligned(topk=topk, topk2=topk2, **switches)(preds, prepared(targets, preds))
+    pairs = pairs_of(TaskAligned(topk=topk, topk2=topk2, **switches), preds, prepared(targets, preds))
 
     assert_equal(pairs, by_reference(preds, targets, topk=topk, topk2=topk2, **switches), 1e-9)
 
@@ -329,7 +265,7 @@ def test_second_topk_breaks_ties_by_the_lowest_cell(switches, dtype):
     targets = make_targets([(0, 0, 64, 64), (8, 8, 40, 40), (0, 0, 30, 20)], dtype=dtype)
     options = {"topk": 20, "topk2": 12, **switches}
 
-    pairs = TaskAligned(**options)(preds, prepared(targets, preds))
+    pairs = pairs_of(TaskAligned(**options), preds, prepared(targets, preds))
 
     assert_equal(pairs, by_reference(preds, targets, **options), 1e-5 if dtype == torch.float32 else 1e-9)
 
@@ -343,7 +279,10 @@ def test_seven_then_one_finds_a_cell_for_an_object_that_one_alone_loses():
     preds = Predictions(logits, raw, Distance(num_bins=1), grid)
     targets = prepared(make_targets([(0, 0, 64, 32), (0, 0, 30, 32)]), preds)
 
-    one, seven_then_one = TaskAligned(topk=1)(preds, targets), TaskAligned(topk=7, topk2=1)(preds, targets)
+    one, seven_then_one = (
+        pairs_of(TaskAligned(topk=1), preds, targets),
+        pairs_of(TaskAligned(topk=7, topk2=1), preds, targets),
+    )
 
     assert owners(one) == {(0, 0): 1}
     assert owners(seven_then_one) == {(0, 0): 1, (0, 1): 0}
@@ -356,7 +295,7 @@ def test_in_a_crowd_seven_then_one_is_not_one(seed):
     targets = random_targets(source, (25,), (64, 64))
 
     one, seven_then_one = (
-        TaskAligned(**k)(preds, prepared(targets, preds)) for k in ({"topk": 1}, {"topk": 7, "topk2": 1})
+        pairs_of(TaskAligned(**k), preds, prepared(targets, preds)) for k in ({"topk": 1}, {"topk": 7, "topk2": 1})
     )
 
     assert_equal(seven_then_one, by_reference(preds, targets, topk=7, topk2=1), 1e-9)
@@ -375,7 +314,7 @@ def test_oriented_boxes_equal_brute_force(seed, switches):
     preds, targets = oriented(preds, random_targets(source, counts, (64, 64)), source)
     assigner = TaskAligned(overlap="probiou", **options)
 
-    pairs = assigner(preds, assigner.prepare(targets, preds.grid))
+    pairs = pairs_of(assigner, preds, prepare(assigner, targets, preds.grid))
 
     assert_equal(pairs, by_reference(preds, targets, **options), 1e-8)
 
@@ -386,7 +325,7 @@ def test_oriented_float32_equals_brute_force():
     preds, targets = oriented(preds, random_targets(source, (25, 4), (64, 64), dtype=torch.float32), source)
     assigner = TaskAligned(overlap="probiou")
 
-    pairs = assigner(preds, assigner.prepare(targets, preds.grid))
+    pairs = pairs_of(assigner, preds, prepare(assigner, targets, preds.grid))
 
     # Weights go with the sixth power of an overlap known to about 2e-6.
     assert_equal(pairs, by_reference(preds, targets), 5e-5)
@@ -403,7 +342,7 @@ def test_widened_boxes_equal_brute_force(seed, validity):
     options = {"min_side": 16.0, "validity": validity, "zero_metric_positives": "lowest_index"}
     assigner = TaskAligned(**options)
 
-    pairs = assigner(preds, assigner.prepare(targets, preds.grid))
+    pairs = pairs_of(assigner, preds, prepare(assigner, targets, preds.grid))
 
     assert_equal(pairs, by_reference(preds, targets, **options), 1e-9)
 
@@ -413,7 +352,7 @@ def test_the_second_stride_is_that_of_the_grid():
     for strides, side in (((8, 16, 32), 16.0), ((4, 8), 8.0), ((8,), 8.0)):
         grid = grid_for_image((64, 64), strides)
 
-        candidates = TaskAligned(min_side="second_stride").prepare(targets, grid).candidates
+        candidates = prepare(TaskAligned(min_side="second_stride"), targets, grid).candidates
 
         assert candidates.min_side == side
 
@@ -435,7 +374,7 @@ def test_scores_are_the_probabilities_that_the_head_means(exclusive, objectness,
     if objectness:
         scores = scores * plane.double().sigmoid()[..., None]
 
-    pairs = TaskAligned()(preds, prepared(targets, preds))
+    pairs = pairs_of(TaskAligned(), preds, prepared(targets, preds))
 
     assert_equal(pairs, by_reference(preds, targets, scores), 5e-5 if dtype == torch.float32 else 1e-9)
 
@@ -447,7 +386,9 @@ def test_one_exclusive_class_is_a_sigmoid():
     targets = dataclasses.replace(t := random_targets(source, (6, 9)), labels=torch.zeros_like(t.labels))
     targets = prepared(targets, preds)
 
-    plain, exclusive = (TaskAligned()(dataclasses.replace(preds, exclusive=e), targets) for e in (False, True))
+    plain, exclusive = (
+        pairs_of(TaskAligned(), dataclasses.replace(preds, exclusive=e), targets) for e in (False, True)
+    )
 
     assert weights(exclusive) == pytest.approx(weights(plain), rel=1e-12)
 
@@ -457,7 +398,7 @@ def test_exclusive_scores_of_extreme_logits_are_finite():
     logits = torch.where(preds.logits > -1, 1e4, -1e4)
     preds = dataclasses.replace(preds, logits=logits, exclusive=True)
 
-    pairs = TaskAligned()(preds, prepared(random_targets(generator(72), (6,), dtype=torch.float32), preds))
+    pairs = pairs_of(TaskAligned(), preds, prepared(random_targets(generator(72), (6,), dtype=torch.float32), preds))
 
     assert pairs.weight.isfinite().all()
     assert pairs.normalizer.isfinite()
@@ -470,8 +411,9 @@ def test_the_overlap_has_to_be_one_of_the_targets_kind_of_boxes(turned, overlap)
     if turned:
         preds, targets = oriented(preds, targets, source)
 
-    with pytest.raises(ShapeError, match=f"TaskAligned.overlap: expected .* got {overlap}"):
-        TaskAligned(overlap=overlap)(preds, prepared(targets, preds))
+    assert_refused(
+        TaskAligned(overlap=overlap), preds, prepared(targets, preds), f"TaskAligned.overlap: expected .* got {overlap}"
+    )
 
 
 def test_a_second_topk_of_nothing_is_refused_in_python_too():
@@ -490,6 +432,6 @@ def test_crowds_with_many_zero_metrics_equal_brute_force(seed, switches):
     preds = dataclasses.replace(preds, box_raw=raw)
     targets = random_targets(source, (8, 14), (64, 64))
 
-    pairs = TaskAligned(topk=13, **switches)(preds, prepared(targets, preds))
+    pairs = pairs_of(TaskAligned(topk=13, **switches), preds, prepared(targets, preds))
 
     assert_equal(pairs, by_reference(preds, targets, topk=13, **switches), 1e-9)

@@ -247,7 +247,9 @@ def test_prepared_targets_need_no_sync():
             targets.objects, **{name: mode.from_tensor(getattr(targets.objects, name)) for name in ("image", "slot")}
         )
         outputs = head(
-            tuple(mode.from_tensor(x) for x in maps_of()), SIZE, dataclasses.replace(targets, **held, objects=objects)
+            tuple(mode.from_tensor(x) for x in maps_of()),
+            SIZE,
+            dataclasses.replace(targets, **held).with_prepared(objects=objects),
         )
         outputs.final.logits.sum().backward()
 

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 # SPDX-FileCopyrightText: The boxwright authors
-"""Assigners: (predictions, targets) -> pairs, without gradient.
+"""Assigners: (predictions, targets) -> pairs, without gradient, each as its paper defines it.
 
-Lives here: one frozen dataclass per assigner, and the one list of built-in assigners below.
-May import: `ops`, `kernels`, `structures`, `losses.layout`.
+Lives here: one frozen dataclass per assigner, written over dense (objects, cells) tensors of one image at a time, and
+the one list of built-in assigners below. A criterion runs their faster forms of `kernels/assign`.
+May import: `ops`, `structures`.
 To add one: the file, its line in `Assigner`, a brute-force reference in `tests/reference`, a test of the same name.
-Never here: a loss value, a tensor of shape (images, objects, anchors), a host sync that the docstring does not name.
+To make it fast: a function of its kind in `kernels/assign`, and a test that it gives the same pairs.
+Never here: a loss value, a layout, a cut into pieces, anything that is here for speed alone.
 """
 
 from typing import Annotated

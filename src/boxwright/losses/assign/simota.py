@@ -2,28 +2,45 @@
 # SPDX-FileCopyrightText: The boxwright authors
 """SimOTA: each object takes the cheapest candidates near its centre, as many as its best overlaps add up to."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import torch
+from jaxtyping import Bool, Float, Int64
 from pydantic import Field
 from torch import Tensor
+from torch.nn import functional
 
 from boxwright.config import component
 from boxwright.errors import ConfigError
-from boxwright.kernels.entries import Background, background_and_entries
-from boxwright.kernels.softplus import class_chunks
-from boxwright.losses.assign.around_centres import Objects, cells_of_level, decoded_boxes, within, won_pairs
+from boxwright.losses.assign.per_image import (
+    assignment,
+    best,
+    boxes_of_image,
+    check_upright,
+    labels_of_image,
+    scores_of_image,
+    true_boxes_of_image,
+    with_area,
+)
 from boxwright.losses.assign.trace import Trace, build_trace, code_of
-from boxwright.losses.layout.candidates import BORDER
-from boxwright.ops.collective import sum_over_ranks
-from boxwright.ops.objects import with_objects
+from boxwright.ops.containment import points_inside
 from boxwright.ops.overlap import paired_overlap
 from boxwright.ops.scores import class_probabilities
-from boxwright.structures import Assignment, Grid, Predictions, Targets
+from boxwright.structures import Assignment, Predictions, Targets, at_least_float32
 
 OUTSIDE = 1e5  # cost of a cell outside the box: above any other, so such cells come last
 TINY = 1e-8  # keeps the logarithm of an overlap of 0 finite
 LOG_FLOOR = -100.0  # of the logarithm of a probability of 0
+
+
+class Costs(NamedTuple):
+    """What the objects (rows) of an image see of its cells (columns)."""
+
+    near: Bool[Tensor, "M A"]  # candidates: the cell's centre is near the object's
+    inside: Bool[Tensor, "M A"]  # the cell's centre lies in the object's box
+    overlap: Float[Tensor, "M A"]  # IoU with the predicted box; 0 where the cell is not near
+    cost: Float[Tensor, "M A"]
+    wanted: Int64[Tensor, " M"]  # how many cells each object takes
 
 
 @component
@@ -37,7 +54,6 @@ class SimOTA:
     Near means within `radius` strides along both axes, on every level. Cells near the centre but outside the box come
     after all that are inside. The weight of a pair is 1, or with `quality` "iou" its overlap, as YOLOX trains its class
     scores; the normalizer is the sum of weights over all ranks, at least 1.
-    No tensor is larger than (objects, cells near a centre). Targets that were not prepared cost one host sync.
 
     Source: YOLOX, Ge et al. 2021, arXiv:2107.08430. Deviations: a contested candidate goes to one of the objects that
     want it; boxes without area take nothing; without objectness, or with exclusive classes and no objectness, the
@@ -57,95 +73,71 @@ class SimOTA:
                 f"SimOTA: expected topk of at least 1 and radius above 0, got {self.topk} and {self.radius}"
             )
 
-    def prepare(self, targets: Targets, grid: Grid) -> Targets:
-        """The targets with their objects counted on the host; unchanged where that was done."""
-        return with_objects(targets)
-
     @torch.no_grad()
     def __call__(self, preds: Predictions, targets: Targets) -> Assignment:
-        """Pairs, with at most `topk` slots for each object.
+        """Pairs by image and candidate. Waits for the device.
 
         Raises:
-            ShapeError: queries, oriented boxes, or a label that the predictions do not have.
+            ShapeError: queries, oriented boxes, or a label or box that the predictions cannot have.
         """
-        grid, (batch, anchors) = preds.cells, preds.logits.shape[:2]
-        objects = Objects.of("SimOTA", preds, targets)
-        anchor, near = self._near(grid, objects)
-        iou = paired_overlap(decoded_boxes(preds)[objects.image[:, None], anchor], objects.box[:, None])
-        iou = torch.where(near, iou, torch.zeros_like(iou))
-        # Double: what is left of a float32 cost beside OUTSIDE would make ties.
-        cost = self.class_gain * self._class_cost(preds, objects, anchor) - self.iou_gain * (iou + TINY).log()
-        points = grid.points.to(objects.box.dtype)[anchor]
-        cost = cost.double() + OUTSIDE * ~within(points, objects.box, BORDER)
-        order = torch.where(near, cost, torch.inf).sort(dim=1, stable=True).indices[:, : self.topk]
-        best = iou.topk(min(self.topk, iou.shape[1]), dim=1).values.sum(dim=1)
-        wanted = best.to(torch.int64).clamp(min=1)
-        alive = near.gather(1, order) & (torch.arange(order.shape[1], device=order.device) < wanted[:, None])
+        check_upright("SimOTA", preds, targets)
+        chosen, weights = [], []
+        for image in range(len(targets.labels)):
+            near, _, overlap, cost, wanted = self.costs(preds, targets, image)
+            # Every object takes its k cheapest candidates.
+            order = cost.masked_fill(~near, torch.inf).sort(dim=1, stable=True).indices
+            place = torch.arange(order.shape[1], device=order.device).expand_as(order)
+            taken = near & (torch.zeros_like(order).scatter(1, order, place) < wanted[:, None])
+            # A cell that several took goes to the one of them that it costs least.
+            taken &= best((-cost).masked_fill(~taken, -torch.inf), 1, dim=0)
+            chosen.append(taken)
+            weights.append(overlap if self.quality == "iou" else torch.ones_like(overlap))
+        return assignment(preds, chosen, weights)
 
-        picked = anchor.gather(1, order).flatten()
-        owner = torch.arange(len(objects.image), device=order.device).repeat_interleave(
-            order.shape[1], output_size=order.numel()
-        )
-        merit = -cost.gather(1, order).flatten()
-        row, valid = won_pairs(objects.image[owner], picked, alive.flatten(), merit, (batch, anchors))
-        weight = iou.gather(1, order).flatten()[row]
-        weight = weight if self.quality == "iou" else torch.ones_like(weight)
-        weight = torch.where(valid, weight, torch.zeros_like(weight))
-        owner = owner[row]
-        normalizer = sum_over_ranks(weight.sum()).clamp(min=1)
-        return Assignment(objects.image[owner], picked[row], objects.slot[owner], valid, weight, normalizer)
+    @torch.no_grad()
+    def costs(self, preds: Predictions, targets: Targets, image: int) -> Costs:
+        """What every object of an image would pay for every cell, and how many it takes."""
+        grid, boxes = preds.cells, true_boxes_of_image(preds, targets, image)
+        points, strides = grid.points.to(boxes.dtype), grid.strides.to(boxes.dtype)
+        centre = (boxes[:, :2] + boxes[:, 2:]) / 2
+        gap = (points / strides[:, None] - centre[:, None] / strides[:, None]).abs().amax(dim=-1)  # in cells
+        near = (gap < self.radius) & (targets.valid[image] & with_area(boxes))[:, None]
+        inside = points_inside(points, boxes)
+        overlap = paired_overlap(boxes_of_image(preds, image), boxes[:, None]).masked_fill(~near, 0.0)
+        cost = self.class_gain * _class_cost(preds, targets, image) - self.iou_gain * (overlap + TINY).log()
+        # In float64: what is left of a float32 cost beside OUTSIDE would make ties.
+        cost = cost.double() + OUTSIDE * ~inside
+        # The dynamic k: the whole part of the sum of the best overlaps, at least one.
+        wanted = overlap.topk(min(self.topk, overlap.shape[1]), dim=1).values.sum(dim=1).long().clamp(min=1)
+        return Costs(near, inside, overlap, cost, wanted)
 
     @torch.no_grad()
     def trace(self, preds: Predictions, targets: Targets, pairs: Assignment) -> Trace:
         """Every cell near each object's centre; the metric is minus the cost. Syncs."""
-        grid = preds.cells
-        objects = Objects.of("SimOTA", preds, targets)
-        anchor, near = self._near(grid, objects)
-        iou = paired_overlap(decoded_boxes(preds)[objects.image[:, None], anchor], objects.box[:, None])
-        cost = self.class_gain * self._class_cost(preds, objects, anchor) - self.iou_gain * (iou + TINY).log()
-        inside = within(grid.points.to(objects.box.dtype)[anchor], objects.box, BORDER)
-        cost = cost.double() + OUTSIDE * ~inside
-        best = torch.where(near, iou, 0.0).topk(min(self.topk, iou.shape[1]), dim=1).values.sum(dim=1)
-        wanted = best.to(torch.int64).clamp(min=1)
-        row, column = near.nonzero(as_tuple=True)
-        image, slot, cell = objects.image[row], objects.slot[row], anchor[row, column]
-        objectness = None if preds.objectness is None else preds.objectness[image, cell]
-        scores = class_probabilities(preds.logits[image, cell], preds.exclusive, objectness)
-        score = scores.gather(1, objects.label[row][:, None])[:, 0]
-        columns = (image, slot, cell, score, iou[row, column], -cost[row, column].to(iou.dtype))
-        fate = torch.where(inside[row, column], code_of("outside_topk"), code_of("outside_box"))
-        return build_trace(preds, pairs, *columns, asked=wanted[row], otherwise=fate)
+        check_upright("SimOTA", preds, targets)
+        parts = []
+        for image in range(len(targets.labels)):
+            near, inside, overlap, cost, wanted = self.costs(preds, targets, image)
+            score = scores_of_image(preds, targets, image)
+            fate = torch.where(inside, code_of("outside_topk"), code_of("outside_box"))
+            slot, anchor = near.nonzero(as_tuple=True)
+            planes = (score, overlap, -cost.to(overlap.dtype), wanted[:, None].expand_as(near), fate)
+            parts.append([torch.full_like(slot, image), slot, anchor, *(plane[near] for plane in planes)])
+        *candidates, wanted, fate = (torch.cat(column) for column in zip(*parts, strict=True))
+        return build_trace(preds, pairs, *candidates, wanted=wanted, otherwise=fate)
 
-    def _near(self, grid: Grid, objects: Objects) -> tuple[Tensor, Tensor]:
-        """Candidates around every centre, (N, K), and which of them are near enough."""
-        side = -int(-2 * self.radius // 1)  # an open interval of 2 r cells holds at most this many centres
-        anchors, near = [], []
-        for level, stride in enumerate(grid.level_strides):
-            centre = objects.centre / stride
-            first = (centre - 0.5 - self.radius).floor().long() + 1
-            anchor, exists = cells_of_level(grid, level, first, (side, side))
-            gap = (grid.points.to(centre.dtype)[anchor] / stride - centre[:, None]).abs().amax(dim=-1)
-            anchors.append(anchor)
-            near.append(exists & (gap < self.radius) & objects.sized[:, None])
-        return torch.cat(anchors, dim=1), torch.cat(near, dim=1)
 
-    def _class_cost(self, preds: Predictions, objects: Objects, anchor: Tensor) -> Tensor:
-        """Cross-entropy of every candidate's classes with the object's class, (N, K)."""
-        image = objects.image[:, None].expand_as(anchor)
-        label = objects.label[:, None].expand_as(anchor)
-        if preds.objectness is None:
-            form = Background("exclusive" if preds.exclusive else "softplus")
-            every = torch.ones_like(anchor, dtype=torch.bool).flatten()
-            dense, entries = background_and_entries(
-                preds.logits, image.flatten(), anchor.flatten(), label.flatten(), every, form
-            )
-            return dense[image, anchor] - entries.view(anchor.shape)
+def _class_cost(preds: Predictions, targets: Targets, image: int) -> Float[Tensor, "M A"]:
+    """Cross-entropy of every candidate's classes with each object's class."""
+    label, logits = labels_of_image(targets, image), at_least_float32(preds.logits[image])
+    if preds.objectness is None and preds.exclusive:
+        # Background is one more class, with a logit of 0.
+        return -functional.pad(logits, (0, 1)).log_softmax(dim=-1).T[label]
+    # What a class costs if it is the object's, and what it costs if it is not.
+    if preds.objectness is None:
+        hit, miss = functional.softplus(-logits), functional.softplus(logits)
+    else:
         # The root of the joint score, as YOLOX has it: scores of an untrained objectness are near 0.
-        misses = []
-        for chunk in class_chunks(preds.logits):
-            score = class_probabilities(preds.logits[chunk], preds.exclusive, preds.objectness[chunk]).sqrt()
-            misses.append(-torch.log1p(-score).clamp(min=LOG_FLOOR).sum(dim=-1))
-        dense = torch.cat(misses)
-        logits, objectness = preds.logits[image, anchor], preds.objectness[image, anchor]
-        hits = class_probabilities(logits, preds.exclusive, objectness).gather(-1, label[..., None])[..., 0].sqrt()
-        return dense[image, anchor] + torch.log1p(-hits).clamp(min=LOG_FLOOR) - hits.log().clamp(min=LOG_FLOOR)
+        score = class_probabilities(logits, preds.exclusive, preds.objectness[image]).sqrt()
+        hit, miss = -score.log().clamp(min=LOG_FLOOR), -torch.log1p(-score).clamp(min=LOG_FLOOR)
+    return (miss.sum(dim=-1, keepdim=True) - miss + hit).T[label]

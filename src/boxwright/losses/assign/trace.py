@@ -76,7 +76,7 @@ def build_trace(
     overlap: Float[Tensor, " T"],
     metric: Float[Tensor, " T"],
     *,
-    asked: int | Int64[Tensor, " T"] | None = None,
+    wanted: int | Int64[Tensor, " T"] | None = None,
     otherwise: Fate | Int64[Tensor, " T"] = "outside_topk",
 ) -> Trace:
     """Ranks the candidates of every object and reads their fates from the pairs.
@@ -90,7 +90,7 @@ def build_trace(
         score: see `Trace`.
         overlap: see `Trace`.
         metric: see `Trace`.
-        asked: how many of its best an object asked for; of these, what another object has was lost. None: all.
+        wanted: how many of its best an object asked for; of these, what another object has was lost. None: all.
         otherwise: fate of what is neither positive nor lost, or codes of it by row.
     """
     if len({len(column) for column in (image, slot, anchor, score, overlap, metric)}) != 1:
@@ -100,7 +100,7 @@ def build_trace(
         column[order] for column in (image, slot, anchor, score, overlap, metric)
     )
     mine, holder = _holders(preds, pairs, image, slot, anchor)
-    limit = asked[order] if isinstance(asked, Tensor) else asked
+    limit = wanted[order] if isinstance(wanted, Tensor) else wanted
     wished = torch.ones_like(mine) if limit is None else rank < limit
     lost = ~mine & wished & (holder >= 0)
     rest = otherwise[order] if isinstance(otherwise, Tensor) else torch.full_like(rank, _CODE[otherwise])

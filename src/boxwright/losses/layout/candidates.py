@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from boxwright.errors import ShapeError
-from boxwright.losses.layout.strips import BORDER as BORDER
 from boxwright.losses.layout.strips import Strips, level_cells, rectangle_strips, rotated_strips, runs_of_strips
 from boxwright.structures import Candidates, Grid, Targets
 

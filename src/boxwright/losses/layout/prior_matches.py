@@ -17,16 +17,12 @@ from boxwright.structures import Grid, PriorMatches, Targets
 
 
 class LevelClaims(NamedTuple):
-    """How the claims of one level come about, step by step; T objects, N claims."""
+    """Claims of N priors on one level, by direction, prior and object."""
 
-    matched: np.ndarray  # (priors, T) whether the sizes fit
-    pairs: tuple[np.ndarray, np.ndarray]  # (prior, object) of every match, by prior
-    directions: np.ndarray  # (5, matches) whether own cell, left, upper, right, lower neighbour is used
     prior: np.ndarray  # (N,)
     object: np.ndarray  # (N,)
     column: np.ndarray  # (N,) of the claimed cell
     row: np.ndarray  # (N,)
-    box: np.ndarray  # (N, 4) the object's (cx, cy, w, h) in cells, relative to the corner of the claimed cell
 
 
 def level_claims(
@@ -34,24 +30,18 @@ def level_claims(
 ) -> LevelClaims:
     """Claims of objects (cx, cy, w, h) on the priors (w, h) of a level of (rows, columns), all in cells.
 
-    A prior fits when neither side differs by the factor `ratio` or more. A fitting object claims the cell that holds
-    its centre, and the neighbours whose border is nearer than `bias` cells. Claims go by direction, prior and object.
+    As `AnchorRatio.claims` defines them.
     """
     with np.errstate(divide="ignore"):
         share = boxes[None, :, 2:] / priors[:, None]
         worst = np.maximum(share, 1 / share).max(axis=-1)
-    matched = (worst < ratio) & (boxes[:, 2:] > 0).all(axis=-1)
-    prior, fitting = np.nonzero(matched)
+    prior, fitting = np.nonzero((worst < ratio) & (boxes[:, 2:] > 0).all(axis=-1))
     centre = boxes[fitting, :2]
-    directions = _directions(centre, shape, bias)
-    direction, match = np.nonzero(directions)
+    direction, match = np.nonzero(_directions(centre, shape, bias))
     offset = np.array([(0, 0), (1, 0), (0, 1), (-1, 0), (0, -1)]) * bias
     cell = np.trunc(centre[match] - offset[direction]).astype(np.int64)
-    # After the clamp: an object on the far border has its centre one cell from the corner of the last cell.
     cell = np.clip(cell, 0, np.array(shape[::-1]) - 1)
-    claimant = fitting[match]
-    relative = boxes[claimant] - np.pad(cell, ((0, 0), (0, 2)))
-    return LevelClaims(matched, (prior, fitting), directions, prior[match], claimant, cell[:, 0], cell[:, 1], relative)
+    return LevelClaims(prior[match], fitting[match], cell[:, 0], cell[:, 1])
 
 
 def _directions(centre: np.ndarray, shape: tuple[int, int], bias: float) -> np.ndarray:

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from boxwright.ops.containment import BORDER
 from boxwright.structures import Grid
 
-BORDER = 1e-9  # px; a centre counts as inside when it is farther than this from every side (spec/losses B.6)
 SLACK = 1e-9  # of the sizes involved; far more than rounding moves the end of an interval
 
 

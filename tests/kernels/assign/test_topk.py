@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from boxwright.losses.assign.topk import among_best, by_object_then_best, expand
+from boxwright.kernels.assign.task_aligned import among_best, by_object_then_best, expand
 
 
 def test_expand_numbers_the_places_of_every_owner():

@@ -18,6 +18,15 @@ from boxwright.ops.objects import check_labels, with_objects
 from boxwright.structures import Grid, Predictions, Targets, at_least_float32
 
 
+def lay_out_objects(assigner: object, targets: Targets, grid: Grid | None = None) -> Targets:
+    """The targets with their objects counted on the host; unchanged where that was done.
+
+    Raises:
+        ShapeError: a valid slot has a negative label or a box that is not finite.
+    """
+    return with_objects(targets)
+
+
 class Objects(NamedTuple):
     """The N objects of a batch in the order image, slot."""
 

@@ -3,19 +3,18 @@
 """The candidate pairs of a batch as task-aligned assignment reads them: planes of runs, overlaps and scores."""
 
 from functools import reduce
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from boxwright.errors import ShapeError
 from boxwright.kernels.chunks import image_chunks, pieces
+from boxwright.losses.assign.task_aligned import AssignOverlap
 from boxwright.losses.layout.candidates import RUN_CELLS
-from boxwright.ops.overlap import BoxPlanes, OverlapName, overlap_of_planes
+from boxwright.ops.overlap import BoxPlanes, overlap_of_planes
 from boxwright.ops.probiou import GaussianPlanes, probiou_of_planes
 from boxwright.structures import Candidates, Predictions, Targets, at_least_float32
-
-AssignOverlap = OverlapName | Literal["probiou"]
 
 EVERY = slice(None)
 CACHE_PAIRS = 1 << 15  # pairs worked on at once: a dozen float32 values of each stay in a core's cache
