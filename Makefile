@@ -13,13 +13,16 @@ PEER_PACKAGES := ultralytics==8.4.190 ultralytics-thop==2.2.3 torchvision==0.28.
 # constraints.txt is the one list of pinned versions; torch goes in first, by its exact version.
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: help demo test test-slow check house format docs bench-peer clean distclean
+.PHONY: help demo walk test test-slow check house format docs bench-peer clean distclean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 demo: $(INSTALLED)  ## draw a dataset, train on it, evaluate, predict; about four minutes on two CPU cores
 	$(VENV)/bin/boxwright demo
+
+walk: $(INSTALLED)  ## the README's code from top to bottom, as printed, in an empty folder; about ten minutes on two CPU cores
+	$(VENV)/bin/python -m pytest -q -m slow tests/test_readme_walk.py
 
 test: $(INSTALLED)  ## all tests but the slow ones
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -n auto --dist loadfile

@@ -17,7 +17,7 @@ from rich.console import Console
 
 import boxwright
 from boxwright.cli import console
-from boxwright.cli.demo import FULL, QUICK
+from boxwright.cli.demo import FULL, QUICK, Size, broken_promise
 from boxwright.cli.progress import BarListener, PlainListener, epoch_cells, make_listener, values_text
 from boxwright.engine.logs import counted_stage
 from boxwright.errors import ConfigError, DataError
@@ -404,10 +404,21 @@ def test_the_log_of_the_package_goes_to_stderr(capsys):
 
 
 def test_the_demo_shows_what_it_promises():
-    for size in FULL.values():
+    for task, size in FULL.items():
         assert size.val >= 100
         assert size.train * size.epochs >= 4000
+        assert size.promise or task == "classify"  # which learns nothing yet: docs/accuracy.md
     assert QUICK.train * QUICK.epochs <= 200
+
+
+def test_a_demo_that_learns_too_little_says_so():
+    size = Size(train=1, val=1, epochs=1, promise=(("box/ap50", 0.9), ("box/ap50_95", 0.7)))
+    assert broken_promise(size, {"box/ap50": 0.9, "box/ap50_95": 0.71}) is None
+    assert broken_promise(size, {"box/ap50": 0.899, "box/ap50_95": 0.6}) == (
+        "the demo learned less than on every machine it was tried on: box/ap50 0.899 instead of 0.90, "
+        "box/ap50_95 0.600 instead of 0.70 or more. Training is not right here; please report it with the output of "
+        "`boxwright version`"
+    )
 
 
 @pytest.mark.parametrize("error", [ConfigError("a"), DataError("b")])

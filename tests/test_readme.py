@@ -17,7 +17,9 @@ SHORTER = (
     (r"\btrain=\d+", "train=8"),
     (r"\bval=\d+", "val=4"),
     (r"\bepochs=\d+", "epochs=1"),
+    (r", batch=\d+, nominal_batch=\d+", ""),
     (r"\bimgsz=\d+", "imgsz=64, workers=0, batch=4, plots=False"),
+    (r" --batch \d+", ""),
     (r"--epochs \d+", "--epochs 1 --workers 0 --batch 4 --set evaluation.plots=false"),
     (r"--imgsz \d+", "--imgsz 64"),
     (r"^boxwright data draw \w+", r"\g<0> --train 8 --val 4 --imgsz 64"),
@@ -118,13 +120,13 @@ def test_the_table_of_families_names_presets_and_every_family():
 
 def test_the_make_commands_exist():
     assert [line.split()[1] for line in commands("make")] == ["demo", "test"]
-    assert {"demo", "test", "check", "clean", "bench-peer"} <= targets()
+    assert {"demo", "walk", "test", "check", "clean", "bench-peer"} <= targets()
 
 
 def test_continuous_integration_runs_the_same_commands():
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
-    assert "make check" in script
-    assert "make test" in script
+    run = [line.partition("#")[0].strip() for line in script if line.startswith("make")]
+    assert run == ["make check", "make demo", "make test", "make walk"]
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
 
 
