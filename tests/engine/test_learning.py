@@ -3,8 +3,8 @@
 """Short trainings that end where they always end: a change of training is seen the day it lands.
 
 A dense head, a head with anchors and a head of keypoints learn drawn figures for 250 steps. The bounds are the lowest
-and the highest value of three or four seeds (beside each), widened by at least the spread between them: rounding differs by
-machine, and chance decides more in a short training than in a long one.
+and the highest value of three or four seeds (beside each), widened by at least the spread between them: rounding
+differs by machine, and chance decides more in a short training than in a long one.
 """
 
 import csv
