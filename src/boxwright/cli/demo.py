@@ -65,7 +65,7 @@ FULL = {
     DemoTask.DETECT: Size(
         train=5400,
         val=120,
-        epochs=3,  # 16 200 images seen
+        epochs=2,  # 10 800 images seen
         settings=(*SHORT_RUN, HARD_CLASSES),
         promise=(("box/ap50", 0.9), ("box/ap50_95", 0.7)),
     ),
