@@ -37,7 +37,7 @@ def test_the_page_shows_every_stage_in_the_order_of_the_flow():
     shown = re.findall(r"^\[src/boxwright/[\w/.]+\]\([^)]+\), `([\w.]+)`", (DOCS / "tour.md").read_text("utf-8"), re.M)
 
     stages = ["parse_row", "Record", "encode_targets", "Targets", "Criterion.prepare", "Detector.forward"]
-    stages += ["Criterion.__call__", "TaskAligned.__call__", "Assignment", "BoxOverlap.__call__"]
+    stages += ["Criterion.__call__", "TaskAligned.pairs_of_image", "Assignment", "BoxOverlap.__call__"]
     stages += ["Stepper.run", "Stepper._learn", "postprocess"]
     assert [name for name in shown if name in stages] == stages
 
@@ -56,9 +56,9 @@ def test_code_is_cut_without_docstrings_and_of_a_class_the_fields(builder):
 
 
 def test_a_name_that_is_re_exported_is_cut_where_it_stands(builder):
-    file, path = builder.find("boxwright.losses.TaskAligned.prepare")
+    file, path = builder.find("boxwright.losses.TaskAligned.candidates")
 
-    assert path == ["TaskAligned", "prepare"]
+    assert path == ["TaskAligned", "candidates"]
     assert "class TaskAligned" in file.read_text(encoding="utf-8")
 
 

@@ -20,6 +20,7 @@ from boxwright.auditor.learnable import (
     learnable,
     placed,
 )
+from boxwright.kernels import fast
 from boxwright.losses.assign.anchor_ratio import AnchorRatio
 from boxwright.losses.assign.task_aligned import TaskAligned
 from boxwright.ops.grid import grid_for_image, make_grid
@@ -62,7 +63,7 @@ def targets_of(labels, boxes):
 def test_cells_are_those_that_training_lays_out(options):
     labels = scattered()
     grid = grid_for_image((320, 320), STRIDES)
-    prepared = TaskAligned(**options).prepare(targets_of(labels, placed(labels, 320, "letterbox")), grid)
+    prepared = fast(TaskAligned(**options), "prepare")(targets_of(labels, placed(labels, 320, "letterbox")), grid)
     wanted = np.zeros(len(labels), np.int64)
     wanted[prepared.candidates.objects.numpy()] = prepared.candidates.object_cells.numpy()
 
@@ -90,7 +91,7 @@ def test_oriented_cells_are_those_that_training_lays_out():
     labels = labels_of(rows, size=(320, 320), corners=corners)
     boxes = np.concatenate((centre, sides, turn[:, None]), axis=1)
     grid = grid_for_image((320, 320), STRIDES)
-    prepared = TaskAligned(overlap="probiou", smallest_side=5.0).prepare(targets_of(labels, boxes), grid)
+    prepared = fast(TaskAligned(overlap="probiou", smallest_side=5.0), "prepare")(targets_of(labels, boxes), grid)
     wanted = np.zeros(count, np.int64)
     wanted[prepared.candidates.objects.numpy()] = prepared.candidates.object_cells.numpy()
 
@@ -103,7 +104,7 @@ def test_anchors_are_those_that_training_matches():
     labels = scattered()
     grid = make_grid([(320 // s, 320 // s) for s in STRIDES], STRIDES, priors=ANCHORS)
     boxes = placed(labels, 320, "letterbox")
-    matches = AnchorRatio().prepare(targets_of(labels, boxes), grid).prior_matches
+    matches = fast(AnchorRatio(), "prepare")(targets_of(labels, boxes), grid).prior_matches
     wanted = np.bincount(matches.target.numpy(), minlength=len(labels))
 
     counts = count_candidates(labels, Setting(PriorRule(strides=STRIDES, anchors=ANCHORS), 320))

@@ -13,6 +13,7 @@ def points_inside(points: Float[Tensor, "A 2"], boxes: Float[Tensor, "M box"]) -
 
     A point on the border is outside an upright box and inside an oriented one. Decided in float64.
 
+    >>> import torch
     >>> points = torch.tensor([[4.0, 4.0], [0.0, 4.0]])
     >>> points_inside(points, torch.tensor([[0.0, 0.0, 8.0, 8.0]])).tolist()
     [[True, False]]
