@@ -16,12 +16,13 @@ from tests.test_readme import PREPARE, ROOT, RUN, blocks, commands
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
 
 # Run folder, metric and the least value it has after the few epochs of the README: they tell a training that learns
-# from one that does not. Classes of whole images are not learned so fast (docs/accuracy.md).
+# from one that does not; one run reached 0.53, 0.49, 0.95 and 0.46. Classes of whole images are not learned so fast
+# (docs/accuracy.md).
 TRAININGS = {
     "yolov8n": ("val/box/ap50", 0.3),
-    "yolo11n-seg": ("val/box/ap50", 0.1),
-    "yolov8n-pose": ("val/pose/ap50", 0.3),
-    "yolov8n-obb": ("val/obb/ap50", 0.1),
+    "yolo11n-seg": ("val/mask/ap50", 0.25),
+    "yolov8n-pose": ("val/pose/ap50", 0.7),
+    "yolov8n-obb": ("val/obb/ap50", 0.2),
 }
 
 
