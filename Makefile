@@ -18,10 +18,10 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "  make %-11s %s\n", $$1, $$2}'
 
-demo: $(INSTALLED)  ## draw a dataset, train on it, evaluate, predict; about four minutes on two CPU cores
+demo: $(INSTALLED)  ## draw a dataset, train on it, evaluate, predict; four to five minutes on two CPU cores
 	$(VENV)/bin/boxwright demo
 
-walk: $(INSTALLED)  ## the README's code from top to bottom, as printed, in an empty folder; about ten minutes on two CPU cores
+walk: $(INSTALLED)  ## the README's code from top to bottom, as printed, in an empty folder; about fifteen minutes on two CPU cores
 	$(VENV)/bin/python -m pytest -q -m slow tests/test_readme_walk.py
 
 test: $(INSTALLED)  ## all tests but the slow ones

@@ -2,7 +2,7 @@
 # SPDX-FileCopyrightText: The boxwright authors
 """The README's code from top to bottom, exactly as printed, in an empty folder: every training finds objects.
 
-About ten minutes on two cores; `make walk` runs it, and so does continuous integration.
+About fifteen minutes on two cores; `make walk` runs it, and so does continuous integration.
 """
 
 import csv
