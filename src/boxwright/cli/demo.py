@@ -42,7 +42,7 @@ class Size:
     epochs: int
     imgsz: int = 192  # px; small enough for two CPU cores, large enough for shapes of 9 % of the side
     settings: tuple[str, ...] = ()
-    promise: tuple[tuple[str, float], ...] = ()  # metrics that every machine and seed reaches; below, the demo fails
+    promise: tuple[tuple[str, float], ...] = ()  # metrics and the values below which the demo fails
 
 
 # A recipe is made for hundreds of epochs. For a few minutes: new scenes instead of moved ones (drawing is cheap, and a

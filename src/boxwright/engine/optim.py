@@ -38,9 +38,7 @@ _NORMS = (
     nn.LocalResponseNorm,
     *([nn.RMSNorm] if hasattr(nn, "RMSNorm") else []),
 )
-FEW_STEPS = (
-    300  # a run of fewer optimizer steps is warned about: from fresh weights it ends near zero (docs/accuracy.md)
-)
+FEW_STEPS = 300  # optimizer steps; a shorter run is warned about: fresh weights end near zero after it
 ENOUGH_STEPS = 600  # what the warning aims at
 _STEP_SIZES = (64, 32, 16, 8, 4)  # images, what the warning proposes
 _GROUPS = 3  # biases, weights, norms
